@@ -1,0 +1,35 @@
+"""The thin types that the neurOS packages exchange: recordings, batches, domains, protocols."""
+
+from importlib.metadata import version
+
+from neuros_core.domains import (
+    ClassSourceWeights,
+    DomainStatistics,
+    MixtureDiagnosis,
+    SourceWeights,
+)
+from neuros_core.manifest import RunManifest
+from neuros_core.modality import Modality, Species
+from neuros_core.protocols import Callback, HasActivations, Objective
+from neuros_core.recording import Batch, Events, Intervals, Recording, Signal
+
+__all__ = [
+    "Batch",
+    "Callback",
+    "ClassSourceWeights",
+    "DomainStatistics",
+    "Events",
+    "HasActivations",
+    "Intervals",
+    "MixtureDiagnosis",
+    "Modality",
+    "Objective",
+    "Recording",
+    "RunManifest",
+    "Signal",
+    "SourceWeights",
+    "Species",
+    "__version__",
+]
+
+__version__ = version("neuros-core")
