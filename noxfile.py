@@ -1,8 +1,6 @@
 """Every check, one session each: `nox -l` lists them, `nox -R` re-runs them offline."""
 
-import os
 import shutil
-import sys
 from pathlib import Path
 
 import nox
@@ -11,10 +9,9 @@ nox.needs_version = ">=2026.10.20"
 nox.options.default_venv_backend = "virtualenv"
 nox.options.reuse_venv = "yes"
 nox.options.error_on_external_run = True
-nox.options.sessions = ["wheels", "tests", "lint", "types", "examples", "docs"]
+nox.options.sessions = ["wheels", "tests", "lint", "isolation", "types", "examples", "docs"]
 
 ROOT = Path(__file__).parent
-DIST = ROOT / "dist"
 PACKAGES = sorted(p.parent.name for p in ROOT.glob("packages/*/pyproject.toml"))
 SOURCES = [f"packages/{p}/src" for p in PACKAGES]
 CONSTRAINTS = ("--no-compile", "-c", "constraints.txt")
@@ -30,7 +27,7 @@ def group(*names: str) -> list[str]:
 
 
 def wheel(name: str, *, extras: bool = False) -> str:
-    path = DIST / f"{name.replace('-', '_')}-{project(name)['version']}-py3-none-any.whl"
+    path = ROOT / "dist" / f"{name.replace('-', '_')}-{project(name)['version']}-py3-none-any.whl"
     names = ",".join(project(name).get("optional-dependencies", {})) if extras else ""
     return f"{path}[{names}]" if names else str(path)
 
@@ -64,11 +61,10 @@ def isolated(session: nox.Session, name: str, *options: str) -> None:
 def wheels(session: nox.Session) -> None:
     """Build the five wheels into dist/ (`-- --sdist` for a release)."""
     session.install("-c", "constraints.txt", *group("build"))
-    shutil.rmtree(DIST, ignore_errors=True)
+    shutil.rmtree("dist", ignore_errors=True)
     kinds = session.posargs or ["--wheel"]
     for name in PACKAGES:
-        folder = f"packages/{name}"
-        session.run("python", "-m", "build", *kinds, "--no-isolation", "-o", str(DIST), folder)
+        session.run("pyproject-build", *kinds, "--no-isolation", "-o", "dist", f"packages/{name}")
 
 
 @nox.session(requires=["wheels"])
@@ -97,15 +93,22 @@ def latest(session: nox.Session, package: str) -> None:
 def lint(session: nox.Session) -> None:
     """Check format, rules, declared dependencies, metadata, spelling and the tests themselves."""
     session.install("-c", "constraints.txt", *group("lint"))
-    session.run("ruff", "format", "--check")
-    session.run("ruff", "check")
     for name in PACKAGES:
         session.run("deptry", f"packages/{name}/src", "--config", f"packages/{name}/pyproject.toml")
         session.run("validate-pyproject", f"packages/{name}/pyproject.toml")
+    session.run("ruff", "format", "--check")
+    session.run("ruff", "check")
     session.run("codespell")
     session.run("repo-review", ".")
     session.run("zizmor", "--offline", "--quiet", ".github/workflows")
     session.run("python", "tools/check_tests.py")
+
+
+@nox.session(requires=["lint"])
+def isolation(session: nox.Session) -> None:
+    """Plant a sibling import, an undeclared import and an unused dependency: lint must fail."""
+    session.install("nox")
+    session.run("python", "tools/plant_faults.py", str(ROOT / ".nox"))
 
 
 @nox.session(requires=["wheels"])
@@ -122,7 +125,8 @@ def examples(session: nox.Session) -> None:
     install_wheels(session, PACKAGES, *CONSTRAINTS, extras=True)
     session.install(*CONSTRAINTS, *group("test"))
     targets = ["examples", "README.md", "docs", *(f"packages/{p}/README.md" for p in PACKAGES)]
-    session.run("pytest", "-c", "pyproject.toml", *targets, *session.posargs)
+    blocks = ["-c", "pyproject.toml", "-p", "doc_blocks", "-p", "no:doctest", "-s"]
+    session.run("pytest", *blocks, *targets, *session.posargs, env={"PYTHONPATH": "tools"})
 
 
 @nox.session
@@ -155,4 +159,4 @@ def bench(session: nox.Session) -> None:
 def lock(session: nox.Session) -> None:
     """Pin one version of every third-party package for Python 3.11 into constraints.txt."""
     session.install(*group("lock"))
-    session.run("python", "tools/lock.py", env={"PATH": f"{session.bin}{os.pathsep}{sys.path[0]}"})
+    session.run("python", "tools/lock.py")

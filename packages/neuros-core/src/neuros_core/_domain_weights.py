@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from types import MappingProxyType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,7 +43,6 @@ class MixtureDiagnosis:
         for name in ("residual", "j_stat", "p_value", "condition"):
             if getattr(self, name) is not None:
                 check_finite(name, getattr(self, name))
-        object.__setattr__(self, "ambiguous", tuple(tuple(group) for group in self.ambiguous))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -108,7 +107,7 @@ class SourceWeights:
         return float(self.weights[self.names.index(name)])
 
     @classmethod
-    def uniform(cls, names: Sequence[str]) -> Self:
+    def uniform(cls, names: Sequence[str]) -> "SourceWeights":
         """Return equal weights, which are the optimum of nothing."""
         return cls(tuple(names), np.full(len(names), 1 / max(len(names), 1)), "uniform")
 
@@ -157,19 +156,20 @@ class SourceWeights:
         return {"schema": 1} | values | arrays | plain
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+    def from_dict(cls, values: Mapping[str, Any]) -> "SourceWeights":
         """Rebuild from `to_dict`; a ValueError for a newer schema, missing or unknown fields."""
         given = check_schema(cls, values)
         if given.get("diagnosis") is not None:
-            given["diagnosis"] = MixtureDiagnosis(**given["diagnosis"])
-        return cls(**given)
+            groups = tuple(tuple(group) for group in given["diagnosis"]["ambiguous"])
+            given["diagnosis"] = MixtureDiagnosis(**given["diagnosis"] | {"ambiguous": groups})
+        return cls(**given | {"names": tuple(given["names"])})
 
     def to_json(self) -> str:
         """Return JSON from which every float comes back bit for bit."""
         return json.dumps(self.to_dict(), allow_nan=False)
 
     @classmethod
-    def from_json(cls, text: str | bytes) -> Self:
+    def from_json(cls, text: str | bytes) -> "SourceWeights":
         """Rebuild from `to_json`."""
         return cls.from_dict(json.loads(text))
 

@@ -13,18 +13,18 @@ __all__: list[str] = []
 
 
 def as_real(name: str, x: ArrayLike, ndim: int) -> NDArray[Any]:
-    """Return `x` as an array of `ndim` axes that holds finite real numbers."""
+    """Return `x` as an array of `ndim` axes that holds real numbers."""
     given = np.asarray(x)
     if given.size and given.dtype.kind not in "iuf":
         raise ValueError(f"{name} needs real numbers, got dtype {given.dtype}")
     check_ndim(name, given, ndim)
-    check_finite(name, given)
     return given
 
 
 def freeze(name: str, x: ArrayLike, ndim: int) -> NDArray[np.float64]:
     """Return a finite, read-only, C-contiguous float64 copy of `x` with `ndim` axes."""
     copy = np.array(as_real(name, x, ndim), dtype=np.float64, order="C")
+    check_finite(name, copy)
     copy.flags.writeable = False
     return copy
 
