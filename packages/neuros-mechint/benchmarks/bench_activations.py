@@ -1,0 +1,225 @@
+"""Cost of sites and edits beside a plain forward, hand-written hooks, nnsight, TransformerLens.
+
+One thread; both sides interleaved; the shortest of the rounds counts, which is the least disturbed.
+"""
+
+import copy
+import importlib.metadata
+import platform
+import time
+import warnings
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+
+from neuros_mechint.activations import Replace, intervene, run
+from neuros_mechint.interventions import ActivationPatcher, logit_difference
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    transformers = pytest.importorskip("transformers")
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+TORCH = f"torch {torch.__version__}, {platform.machine()}"
+METRIC = logit_difference(3, 5)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with torch.no_grad():
+        yield
+    torch.set_num_threads(n_threads)
+
+
+def gpt2(n_layers: int = 4, width: int = 128) -> nn.Module:
+    torch.manual_seed(0)
+    config = transformers.GPT2Config(
+        n_layer=n_layers, n_embd=width, n_head=4, vocab_size=1000, n_positions=64,
+        bos_token_id=0, eos_token_id=0,
+    )  # fmt: skip
+    return transformers.GPT2LMHeadModel(config).eval()
+
+
+def tokens(n_time: int, seed: int = 0) -> torch.Tensor:
+    return torch.randint(0, 1000, (1, n_time), generator=torch.Generator().manual_seed(seed))
+
+
+def chain() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(*[layer for _ in range(8) for layer in (nn.Linear(256, 256), nn.ReLU())])
+
+
+CASES = {
+    "GPT-2 4x128 T=16": (gpt2, lambda: tokens(16), [f"transformer.h.{k}" for k in range(4)]),
+    "8 Linear(256)+ReLU, 64 rows": (
+        chain,
+        lambda: torch.randn(64, 256, generator=torch.Generator().manual_seed(0)),
+        [str(2 * k + 1) for k in range(8)],
+    ),
+}
+
+
+def shortest(*sides: Callable[[], object], rounds: int = 15, repeats: int = 20) -> list[float]:
+    """Shortest time of each side, one after the other in every round."""
+    best = [float("inf")] * len(sides)
+    for side in sides:
+        side()
+    for _ in range(rounds):
+        for k, side in enumerate(sides):
+            for _ in range(repeats):
+                start = time.perf_counter()
+                side()
+                best[k] = min(best[k], time.perf_counter() - start)
+    return best
+
+
+def report(what: str, peer: str, ratio: float, bar: float, *, at_least: bool = False) -> None:
+    print(f"BENCH | {what} | {peer} | ratio {ratio:.2f} | bar {bar}")
+    assert ratio >= bar if at_least else ratio <= bar
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_capturing_all_blocks_costs_what_hooks_by_hand_cost(case: str) -> None:
+    build, make_input, names = CASES[case]
+    model, x = build(), make_input()
+    modules = [model.get_submodule(name) for name in names]
+
+    def ours() -> None:
+        with intervene(model, capture=names):
+            model(x)
+
+    def by_hand() -> None:
+        cache = {}
+        handles = [
+            module.register_forward_hook(
+                lambda _m, _a, out, n=n: cache.__setitem__(n, out.detach())
+            )
+            for n, module in zip(names, modules, strict=True)
+        ]
+        model(x)
+        for handle in handles:
+            handle.remove()
+
+    mine, raw, plain = shortest(ours, by_hand, lambda: model(x))
+    # Hooks by hand cost the short chain more than a tenth already; there they alone are the peer.
+    if case.startswith("GPT-2"):
+        report(f"capture of all blocks, {case}", f"plain forward, {TORCH}", mine / plain, 1.10)
+    report(f"capture of all blocks, {case}", f"register_forward_hook, {TORCH}", mine / raw, 1.05)
+
+
+def test_after_the_block_a_forward_costs_what_it_cost() -> None:
+    model, x = gpt2(), tokens(16)
+    used = copy.deepcopy(model)
+    with intervene(used, capture=["transformer.h.0"]):
+        used(x)
+    after, plain = shortest(lambda: used(x), lambda: model(x))
+    assert not any(module._forward_hooks for module in used.modules())
+    # No hook is left, so what differs is the noise of the machine.
+    report("forward after the block", f"plain forward, {TORCH}", after / plain, 1.05)
+
+
+def test_stopping_at_the_first_of_four_blocks_saves_the_others() -> None:
+    model, x = gpt2(), tokens(16)
+
+    def ours() -> None:
+        run(model, x, capture=["transformer.h.0"], stop=True)
+
+    mine, plain = shortest(ours, lambda: model(x))
+    report("stop at block 1 of 4, GPT-2", f"plain forward, {TORCH}", mine / plain, 0.45)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_one_replacement_costs_a_forward_and_a_copy(case: str) -> None:
+    build, make_input, names = CASES[case]
+    model, x = build(), make_input()
+    value = run(model, x, capture=[names[1]]).cache[names[1]]
+
+    def ours() -> None:
+        run(model, x, edits={names[1]: Replace(value)})
+
+    def peer() -> None:
+        model(x)
+        value.clone()
+
+    mine, plain = shortest(ours, peer)
+    report(f"one Replace, {case}", f"forward and clone, {TORCH}", mine / plain, 1.10)
+
+
+def one_hook_loop(model: nn.Module, clean: torch.Tensor, corrupted: torch.Tensor) -> list[float]:
+    """Patch each position of each block with one hook and one forward each."""
+    blocks, values = model.transformer.h, []
+    kept = run(model, clean, capture=[f"transformer.h.{k}" for k in range(len(blocks))]).cache
+    for k, block in enumerate(blocks):
+        source = kept[f"transformer.h.{k}"]
+        for t in range(clean.shape[1]):
+
+            def patch(_module, _args, out, source=source, t=t):
+                out = out.clone()
+                out[:, t] = source[:, t]
+                return out
+
+            handle = block.register_forward_hook(patch)
+            values.append(METRIC(model(corrupted).logits).mean().item())
+            handle.remove()
+    return values
+
+
+SWEEPS = [(4, 128, 16, 7.0), (6, 256, 32, 3.2)]
+
+
+@pytest.mark.parametrize(("n_layers", "width", "n_time", "bar"), SWEEPS)
+def test_a_sweep_is_faster_than_a_loop_of_hooks(n_layers, width, n_time, bar) -> None:
+    model = gpt2(n_layers, width)
+    clean, corrupted = tokens(n_time), tokens(n_time, seed=1)
+    layers = [f"transformer.h.{k}" for k in range(n_layers)]
+    found = {}
+
+    def ours() -> None:
+        found["ours"] = ActivationPatcher(model).systematic_patching(
+            layers, clean, corrupted, METRIC, positions=range(n_time)
+        )
+
+    def loop() -> None:
+        found["loop"] = one_hook_loop(model, clean, corrupted)
+
+    mine, theirs = shortest(ours, loop, rounds=7, repeats=1)
+    assert found["ours"]["value"].tolist() == pytest.approx(found["loop"], abs=1e-6)
+    what = f"sweep over {n_layers} blocks x {n_time} positions, d={width}"
+    report(what, f"one hook per forward, {TORCH}", theirs / mine, bar, at_least=True)
+
+
+def test_capturing_costs_less_than_a_trace_of_nnsight() -> None:
+    nnsight = pytest.importorskip("nnsight")
+    model, x = gpt2(), tokens(16)
+    names = CASES["GPT-2 4x128 T=16"][2]
+    traced = nnsight.NNsight(copy.deepcopy(model))
+
+    def peer() -> None:
+        with traced.trace(x):
+            for block in traced.transformer.h:
+                block.output.save()
+
+    mine, theirs = shortest(lambda: run(model, x, capture=names), peer, repeats=5)
+    version = importlib.metadata.version("nnsight")
+    report("capture of all blocks, GPT-2", f"nnsight {version}", mine / theirs, 0.9)
+
+
+def test_capturing_costs_less_than_run_with_cache_of_transformer_lens() -> None:
+    builder = pytest.importorskip("transformer_lens.model_bridge.sources._bridge_builder")
+    model, x = gpt2(), tokens(16)
+    names = CASES["GPT-2 4x128 T=16"][2]
+    bridge = builder.build_bridge_from_module(
+        copy.deepcopy(model), "GPT2LMHeadModel", hf_config=model.config
+    )
+    wanted = [f"blocks.{k}.hook_resid_post" for k in range(4)]
+
+    def peer() -> None:
+        bridge.run_with_cache(x, names_filter=lambda name: name in wanted)
+
+    mine, theirs = shortest(lambda: run(model, x, capture=names), peer, repeats=5)
+    version = importlib.metadata.version("transformer_lens")
+    report("capture of all blocks, GPT-2", f"transformer_lens {version}", mine / theirs, 0.6)

@@ -1,0 +1,302 @@
+"""Many edit sets in few forwards: each set gets its own rows of a batch."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from neuros_mechint.activations import _hooks
+from neuros_mechint.activations._container import Path, get_leaf, leaves, map_leaves, put_leaf
+from neuros_mechint.activations._editing import Edit, EditContext, apply, with_context
+from neuros_mechint.activations._inputs import Arguments, call_arguments, count_rows, tile_rows
+from neuros_mechint.activations._prefix import Place, batch_axis, record, replayed, same_numbers
+from neuros_mechint.activations._state import preserved
+from neuros_mechint.activations._taps import Turns, indexed
+from neuros_mechint.activations.intervene import intervene
+from neuros_mechint.activations.site import Site, SiteLike, as_site, find_module
+
+__all__ = ["run_batched"]
+
+# Below this many rows a forward costs nearly the same whatever their number (GPT-2 of width 128),
+# so edit sets that start at different depths share a batch until it is this full.
+_WORTHWHILE_ROWS = 8
+
+
+def run_batched(
+    model: nn.Module,
+    inputs: Any,
+    edit_sets: Sequence[Mapping[SiteLike, Edit]],
+    *,
+    batch_size: int = 64,
+    reuse_prefix: bool = True,
+) -> list[Any]:
+    """Run the model once per edit set, with many sets in one forward.
+
+    The result is that of `run(model, inputs, edits=edits).output` for each set, up to the rounding
+    of another batch size. An unedited forward comes first, and every batch holds one unedited copy
+    of the input: its rows must give the output of that forward. Sets for which they do not, because
+    rows influence each other, the batch is not dimension 0 or an edited tensor does not carry the
+    batch, are run one by one.
+
+    With `reuse_prefix`, modules that are complete before the first edited site are not called
+    again. That is left out by itself in train mode, when a forward changes a buffer or an attribute
+    of a module, when an edited site is reached more than once, when the model carries hooks or
+    compiled modules, and when the unedited copy disagrees.
+
+    Args:
+        model: Any module.
+        inputs: A tuple of positional arguments, a mapping whose every key names a parameter of the
+            forward, or else the one argument.
+        edit_sets: One mapping from sites to edits per run; an edit sees the rows of its set only.
+        batch_size: Most rows in one forward, the unedited copy included (at least one set runs).
+        reuse_prefix: Whether to reuse modules that come before every edit.
+
+    Returns:
+        One output per set, in order. A member of the output that is neither a tensor nor a plain
+        value (a key-value cache) cannot be divided into rows and is None.
+
+    Raises:
+        KeyError: When a path names no module.
+        RuntimeError: When a site was not reached.
+        ValueError: When `batch_size` is not positive or an edit returns another shape.
+
+    Example:
+        >>> net = nn.Sequential(nn.Identity(), nn.Identity())
+        >>> sets = [{"0": lambda x, k=k: k * x} for k in range(3)]
+        >>> [out.item() for out in run_batched(net, torch.ones(1, 1), sets)]
+        [0.0, 1.0, 2.0]
+    """
+    outputs: list[Any] = [None] * len(edit_sets)
+    pieces = stream_batched(
+        model, inputs, edit_sets, batch_size=batch_size, reuse_prefix=reuse_prefix
+    )
+    for k, output in pieces:
+        outputs[k] = output
+    return outputs
+
+
+def stream_batched(
+    model: nn.Module,
+    inputs: Any,
+    edit_sets: Sequence[Mapping[SiteLike, Edit]],
+    *,
+    batch_size: int,
+    reuse_prefix: bool = True,
+) -> Iterator[tuple[int, Any]]:
+    """Yield `(k, output)` batch by batch, so that not all outputs are held at once.
+
+    Raises:
+        ValueError: When `batch_size` is not positive.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size needs at least 1 row, got {batch_size}")
+    arguments = call_arguments(model, inputs)
+    sets = [_EditSet.prepare(model, k, edits) for k, edits in enumerate(edit_sets)]
+    per_batch = batch_size // max(1, count_rows(arguments)) - 1 if len(sets) > 1 else 1
+    if per_batch < 2:
+        yield from (one.run_alone(model, arguments) for one in sets)
+        return
+    sweep = _Sweep(model, arguments, sets, reuse=reuse_prefix)
+    for one in sets:
+        if not one.found:
+            yield one.k, map_leaves(_plain_or_none, sweep.reference.output)
+    for batch in sweep.batches([one for one in sets if one.found], per_batch):
+        yield from sweep.run(batch)
+
+
+@dataclass(frozen=True, eq=False)
+class _EditSet:
+    """One edit set with its sites looked up."""
+
+    k: int
+    edits: Mapping[SiteLike, Edit]
+    found: list[tuple[Place, Site, Any]]
+
+    @classmethod
+    def prepare(cls, model: nn.Module, k: int, edits: Mapping[SiteLike, Edit]) -> "_EditSet":
+        found = []
+        for like, edit in edits.items():
+            site = as_site(model, like)
+            found.append((Place.of(find_module(model, site), site), site, with_context(edit)))
+        return cls(k, edits, found)
+
+    def run_alone(self, model: nn.Module, arguments: Arguments) -> tuple[int, Any]:
+        args, kwargs = arguments
+        with preserved(model), intervene(model, self.edits):
+            return self.k, map_leaves(_plain_or_none, model(*args, **kwargs))
+
+
+class _NotStackableError(Exception):
+    """Sets of a batch turn out not to be independent rows."""
+
+
+class _Sweep:
+    """All edit sets on one model and input."""
+
+    def __init__(
+        self, model: nn.Module, arguments: Arguments, sets: Sequence[_EditSet], *, reuse: bool
+    ) -> None:
+        self.model, self.arguments = model, arguments
+        self.n_rows = count_rows(arguments)
+        places = dict.fromkeys(place for one in sets for place, _, _ in one.found)
+        with preserved(model) as snapshot:
+            self.reference = record(model, arguments, places, reuse=reuse, snapshot=snapshot)
+
+    def batches(self, sets: Sequence[_EditSet], per_batch: int) -> Iterator[list[_EditSet]]:
+        """Divide sets, in the order of their first edit, into batches."""
+        batch: list[_EditSet] = []
+        moments = {one: self._moment(one) for one in sets}
+        for one in sorted(sets, key=moments.__getitem__):
+            deeper = bool(batch) and moments[one] > moments[batch[0]]
+            full = len(batch) * self.n_rows >= _WORTHWHILE_ROWS
+            if len(batch) == per_batch or (deeper and full):
+                yield batch
+                batch = []
+            batch.append(one)
+        if batch:
+            yield batch
+
+    def run(self, batch: Sequence[_EditSet]) -> Iterator[tuple[int, Any]]:
+        """Run one batch; with the reused prefix, without it, or one by one."""
+        prefix = self.reference.prefix(self._moment(batch[0]))
+        for outputs in (prefix, {}) if prefix else ({},):
+            try:
+                output = self._forward(batch, outputs)
+                axes = self._axes(output, len(batch) + 1)
+            except _NotStackableError:
+                continue
+            for row, one in _placed(batch):
+                yield one.k, map_leaves(_Rows(axes, row, len(batch) + 1), output)
+            return
+        yield from (one.run_alone(self.model, self.arguments) for one in batch)
+
+    def _moment(self, one: _EditSet) -> int:
+        return self.reference.moment(place for place, _, _ in one.found)
+
+    def _forward(self, batch: Sequence[_EditSet], outputs: Mapping[nn.Module, Any]) -> Any:
+        """Run one stacked forward, with recorded outputs in place of some modules."""
+        copies = len(batch) + 1
+        args, kwargs = tile_rows(self.arguments, self.n_rows, copies)
+        taps = self._taps(batch)
+        with ExitStack() as stack:
+            stack.enter_context(preserved(self.model))
+            stack.enter_context(replayed(outputs, self.n_rows, copies))
+            for place, tap in taps.items():
+                _hooks.attach(place.module, place.side, tap)
+                stack.callback(_hooks.detach, place.module, place.side, tap)
+            try:
+                output = self.model(*args, **kwargs)
+            # Whether the stacking or an edit is to blame, the run of the set alone will tell.
+            except (IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+                raise _NotStackableError from error
+        if not all(tap.reached for tap in taps.values()):
+            raise _NotStackableError
+        return output
+
+    def _taps(self, batch: Sequence[_EditSet]) -> dict[Place, "_StackedTap"]:
+        taps: dict[Place, _StackedTap] = {}
+        for row, one in _placed(batch):
+            for place, site, edit in one.found:
+                if place not in taps:
+                    shapes = self.reference.shapes[place]
+                    taps[place] = _StackedTap(place, shapes, len(batch) + 1)
+                taps[place].rows.append((row, site, edit, Turns(site)))
+        return taps
+
+    def _axes(self, output: Any, copies: int) -> dict[Path, int | None]:
+        """Find the batch axis of every tensor of the output, and check the unedited copy.
+
+        Raises:
+            _NotStackableError: When a tensor cannot be divided, or the unedited copy differs.
+        """
+        stacked, single = leaves(output), leaves(self.reference.output)
+        if [path for path, _ in stacked] != [path for path, _ in single]:
+            raise _NotStackableError
+        axes: dict[Path, int | None] = {}
+        for (path, many), (_, one) in zip(stacked, single, strict=True):
+            if isinstance(many, Tensor):
+                axes[path] = _checked_axis(one, many, copies)
+        return axes
+
+
+def _placed(batch: Sequence[_EditSet]) -> Iterator[tuple[int, _EditSet]]:
+    """Give each set its copy of the input; the one in the middle stays unedited.
+
+    In the middle, because a recurrence over rows in either direction reaches it.
+    """
+    for position, one in enumerate(batch):
+        yield position + (position >= len(batch) // 2), one
+
+
+def _checked_axis(one: Tensor, many: Tensor, copies: int) -> int | None:
+    try:
+        axis = batch_axis(one.shape, many.shape, copies)
+    except ValueError as error:
+        raise _NotStackableError from error
+    if axis is None:
+        # A parameter or an input handed on belongs to every row; a mean over rows does not.
+        unedited = many.data_ptr() == one.data_ptr()
+    else:
+        size = one.shape[axis]
+        unedited = same_numbers(one, many.narrow(axis, (copies - 1) // 2 * size, size))
+    if not unedited:
+        raise _NotStackableError
+    return axis
+
+
+class _StackedTap:
+    """Edits of many sets at one place; each gets the rows of its set."""
+
+    edits = True
+
+    def __init__(self, place: Place, shapes: Sequence[torch.Size], copies: int) -> None:
+        self.place, self.shapes, self.copies = place, shapes, copies
+        self.calls = 0
+        self.rows: list[tuple[int, Site, Any, Turns]] = []
+
+    @property
+    def reached(self) -> bool:
+        """Whether every edit acted, in as many calls as the unedited forward made."""
+        return self.calls == len(self.shapes) and all(turns.hits for *_, turns in self.rows)
+
+    def __call__(self, module: nn.Module, holder: Any) -> Any:
+        call, self.calls = self.calls, self.calls + 1
+        path = self.place.find(holder)
+        value: Tensor = get_leaf(holder, path)
+        axis = batch_axis(self.shapes[call], value.shape, self.copies)
+        if axis is None:
+            raise ValueError("the edited tensor does not carry the batch")
+        size = self.shapes[call][axis]
+        changed = value.clone()
+        for row, site, edit, turns in self.rows:
+            if turns.take() is None:
+                continue
+            rows = changed.narrow(axis, row * size, size)
+            part = rows if site.index is None else indexed(site, rows)
+            # The edit gets a copy: what it returns is written into the memory it read.
+            result = apply(edit, part.clone(), EditContext(site, module, call))
+            rows[... if site.index is None else site.index] = result
+        return put_leaf(holder, path, changed)
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Takes the rows of one copy out of a leaf of the stacked output."""
+
+    axes: Mapping[Path, int | None]
+    row: int
+    copies: int
+
+    def __call__(self, path: Path, leaf: Any) -> Any:
+        axis = self.axes.get(path)
+        if axis is None:
+            return _plain_or_none(path, leaf)
+        size = leaf.shape[axis] // self.copies
+        return leaf.narrow(axis, self.row * size, size)
+
+
+def _plain_or_none(_path: Path, leaf: Any) -> Any:
+    return leaf if isinstance(leaf, (Tensor, bool, int, float, str)) else None

@@ -1,0 +1,6 @@
+"""Estimators of fractal dimension and spectral slope, batched and differentiable."""
+
+from neuros_mechint.fractals._higuchi import HiguchiFractalDimension
+from neuros_mechint.fractals._spectral import SpectralFit, SpectralSlope
+
+__all__ = ["HiguchiFractalDimension", "SpectralFit", "SpectralSlope"]

@@ -1,0 +1,363 @@
+"""Activation patching: one run's activation in another run."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from neuros_mechint.activations import (
+    ActivationCache,
+    Edit,
+    EditContext,
+    Replace,
+    Site,
+    SiteLike,
+    intervene,
+)
+from neuros_mechint.activations._container import first_tensor
+from neuros_mechint.activations._inputs import call_arguments
+from neuros_mechint.activations._state import preserved
+from neuros_mechint.activations.batched import stream_batched
+from neuros_mechint.activations.site import as_site
+from neuros_mechint.interventions._parts import Parts
+from neuros_mechint.interventions.metrics import Metric
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["ActivationPatcher", "PatchResult", "recovery"]
+
+
+class PatchResult(NamedTuple):
+    """Outcome of one patch.
+
+    Attributes:
+        output: Output of the patched run.
+        clean: Metric of the clean run, None without a metric.
+        corrupted: Metric of the corrupted run.
+        patched: Metric of the patched run.
+        recovery: Share of the metric's difference that the patch restores.
+    """
+
+    output: Any
+    clean: Tensor | None = None
+    corrupted: Tensor | None = None
+    patched: Tensor | None = None
+    recovery: float | None = None
+
+
+def recovery(clean: Tensor, corrupted: Tensor, patched: Tensor) -> float:
+    r"""Share of a metric's difference that a patch restores, from the means over rows.
+
+    $$R = \frac{M_{patched} - M_{corrupted}}{M_{clean} - M_{corrupted}}$$
+
+    Args:
+        clean: Metric of the clean run, scalar or shape (batch,).
+        corrupted: Metric of the corrupted run.
+        patched: Metric of the patched run.
+
+    Returns:
+        0 when the patch did nothing, 1 when it restored the clean value.
+
+    Raises:
+        ValueError: When clean and corrupted do not differ in the metric (relative to 1e-8).
+
+    Example:
+        >>> recovery(torch.tensor(4.0), torch.tensor(2.0), torch.tensor(3.0))
+        0.5
+
+    References:
+        Heimersheim, S. & Nanda, N. (2024). How to use and interpret activation patching.
+        arXiv. doi:10.48550/arXiv.2404.15255
+    """
+    return _share(_mean(clean), _mean(corrupted), _mean(patched))
+
+
+class ActivationPatcher:
+    """Put activations of a source run into a target run and see what changes.
+
+    Inputs are given as one value: a tuple of positional arguments, a mapping whose every key names
+    a parameter of the forward, or else the one argument (a tensor, a dict of modalities). The model
+    is used in the mode it is in and left as it was, buffers included.
+
+    Args:
+        model: Any module.
+        n_heads: Number of equal parts of a site's last dimension, for sweeps over heads; use the
+            input of the attention's output projection as the site.
+        batch_size: Most rows in one forward of a sweep.
+
+    Raises:
+        ValueError: When `n_heads` or `batch_size` is not positive.
+
+    Example:
+        >>> net = nn.Sequential(nn.Linear(1, 1, bias=False), nn.Identity())
+        >>> clean, corrupted = torch.ones(1, 1), torch.zeros(1, 1)
+        >>> ActivationPatcher(net).patch(clean, corrupted, ["0"], metric=lambda y: y[:, 0]).recovery
+        1.0
+
+    References:
+        Meng, K., Bau, D., Andonian, A. & Belinkov, Y. (2022). Locating and editing factual
+        associations in GPT. NeurIPS 35. doi:10.48550/arXiv.2202.05262
+    """
+
+    def __init__(
+        self, model: nn.Module, *, n_heads: int | None = None, batch_size: int = 64
+    ) -> None:
+        if n_heads is not None and n_heads < 1:
+            raise ValueError(f"n_heads needs at least 1, got {n_heads}")
+        if batch_size < 1:
+            raise ValueError(f"batch_size needs at least 1 row, got {batch_size}")
+        self.model = model
+        self.n_heads = n_heads
+        self.batch_size = batch_size
+
+    def __repr__(self) -> str:
+        name = type(self.model).__name__
+        return f"ActivationPatcher({name}, n_heads={self.n_heads}, batch_size={self.batch_size})"
+
+    def patch(
+        self,
+        clean_input: Any,
+        corrupted_input: Any,
+        patches: SiteLike | Iterable[SiteLike] | Mapping[SiteLike, Any],
+        metric: Metric | None = None,
+    ) -> PatchResult:
+        """Run the corrupted input with activations of the clean run at all given sites.
+
+        Args:
+            clean_input: Where the activations come from.
+            corrupted_input: What is run with them.
+            patches: A site, several sites, or site -> tensor index (None for the whole value).
+            metric: Function of an output, one value per row or a scalar.
+
+        Returns:
+            The patched output; with a metric also its three values and the recovery.
+
+        Raises:
+            KeyError: When a path names no module.
+            RuntimeError: When a site was not reached.
+            ValueError: When there is no site, the shapes of the two runs differ at a site, or clean
+                and corrupted do not differ in the metric.
+
+        Example:
+            >>> net = nn.Sequential(nn.Identity(), nn.Linear(2, 1, bias=False))
+            >>> _ = nn.init.ones_(net[1].weight)
+            >>> clean, corrupted = torch.tensor([[3.0, 1.0]]), torch.zeros(1, 2)
+            >>> patcher = ActivationPatcher(net)
+            >>> patcher.patch(clean, corrupted, {"0": (..., 0)}, lambda y: y[:, 0]).recovery
+            0.75
+        """
+        found = self._sites(patches)
+        clean, cache = self._run(clean_input, capture=found)
+        output, _ = self._run(corrupted_input, edits=_transplant(cache, found))
+        if metric is None:
+            return PatchResult(output)
+        corrupted, _ = self._run(corrupted_input)
+        high, low, middle = (_measure(metric, out) for out in (clean, corrupted, output))
+        return PatchResult(output, high, low, middle, recovery(high, low, middle))
+
+    def patch_layer(
+        self, layer_name: SiteLike, source_input: Any, target_input: Any, index: Any = None
+    ) -> Any:
+        """Run the target input with one activation of the source run.
+
+        Args:
+            layer_name: The site.
+            source_input: Where the activation comes from.
+            target_input: What is run with it.
+            index: Tensor index over the site's value; None patches all of it.
+
+        Returns:
+            Output of the patched run.
+
+        Raises:
+            KeyError: When the path names no module.
+            RuntimeError: When the site was not reached.
+            ValueError: When the two runs differ in shape there.
+
+        Example:
+            >>> net = nn.Sequential(nn.Identity(), nn.ReLU())
+            >>> source, target = torch.ones(1, 2), torch.zeros(1, 2)
+            >>> ActivationPatcher(net).patch_layer("0", source, target, index=(..., 1))
+            tensor([[0., 1.]])
+        """
+        site = as_site(self.model, layer_name)
+        chosen = site if index is None else replace(site, index=index)
+        return self.patch(source_input, target_input, [chosen]).output
+
+    def systematic_patching(  # noqa: PLR0917 - the order is part of the documented interface
+        self,
+        layers: SiteLike | Iterable[SiteLike],
+        source_inputs: Any,
+        target_inputs: Any,
+        metric: Metric | None = None,
+        positions: Iterable[int] | None = None,
+        neurons: Iterable[int] | None = None,
+        heads: Iterable[int] | None = None,
+    ) -> "pd.DataFrame":
+        """Patch every layer, or every position, neuron or head of every layer, one at a time.
+
+        All patches run as rows of few forwards (`run_batched`), without gradient.
+
+        Args:
+            layers: Sites.
+            source_inputs: Where the activations come from (the clean run).
+            target_inputs: What is run with them (the corrupted run).
+            metric: Function of an output, one value per row or a scalar.
+            positions: Indices of dimension 1 (time) to patch separately.
+            neurons: Indices of the last dimension to patch separately.
+            heads: Parts of the last dimension to patch separately; needs `n_heads`.
+
+        Returns:
+            With a metric: one row per patch with the columns layer, those of position, neuron and
+            head that were asked for, value (the metric), effect (value minus the metric of the
+            target run) and recovery. Without: rows are the patches, columns the dimensions of
+            the output, values the patched minus the target output, averaged over the batch.
+
+        Raises:
+            KeyError: When a path names no module.
+            RuntimeError: When a site was not reached.
+            ValueError: When there is no layer, the shapes of the two runs differ at a site, clean
+                and corrupted do not differ in the metric, `heads` comes with `neurons` or without
+                `n_heads`, or a site that is to be divided has an index already.
+
+        Example:
+            >>> net = nn.Sequential(nn.Identity(), nn.Linear(2, 1, bias=False))
+            >>> _ = nn.init.ones_(net[1].weight)
+            >>> clean, corrupted = torch.tensor([[3.0, 1.0]]), torch.zeros(1, 2)
+            >>> table = ActivationPatcher(net).systematic_patching(
+            ...     ["0"], clean, corrupted, lambda y: y[:, 0], neurons=[0, 1]
+            ... )
+            >>> table["recovery"].tolist()
+            [0.75, 0.25]
+        """
+        parts = Parts(positions, neurons, heads, self.n_heads)
+        sites = self._sites(layers)
+        with torch.no_grad():
+            source, cache = self._run(source_inputs, capture=sites)
+            labels: list[dict[str, Any]] = []
+            # The set without edits is the target run itself; it comes out first.
+            edit_sets: list[dict[SiteLike, Edit]] = [{}]
+            for site in sites:
+                for label, part in parts.of(site, cache.calls(site)[0]):
+                    labels.append({"layer": str(site), **label})
+                    edit_sets.append(_transplant(cache, [site], part))
+            outputs = stream_batched(
+                self.model, target_inputs, edit_sets, batch_size=self.batch_size
+            )
+            if metric is None:
+                return _difference_table(labels, outputs)
+            clean = _mean(_measure(metric, source))
+            values = {k: _mean(_measure(metric, output)) for k, output in outputs}
+        return _metric_table(labels, values, clean)
+
+    def _sites(self, given: SiteLike | Iterable[SiteLike] | Mapping[SiteLike, Any]) -> list[Site]:
+        if isinstance(given, Mapping):
+            pairs = [(as_site(self.model, like), index) for like, index in given.items()]
+            found = [s if index is None else replace(s, index=index) for s, index in pairs]
+        elif isinstance(given, (str, Site, nn.Module)):
+            found = [as_site(self.model, given)]
+        else:
+            found = [as_site(self.model, like) for like in given]
+        if not found:
+            raise ValueError("at least one site is needed to patch, got none")
+        return found
+
+    def _run(
+        self,
+        inputs: Any,
+        *,
+        edits: Mapping[SiteLike, Edit] | None = None,
+        capture: Sequence[SiteLike] = (),
+    ) -> tuple[Any, ActivationCache]:
+        args, kwargs = call_arguments(self.model, inputs)
+        with preserved(self.model), intervene(self.model, edits, capture=capture) as cache:
+            return self.model(*args, **kwargs), cache
+
+
+class _ReplaceCalls:
+    """Replace every call of a module by the same call of another run."""
+
+    def __init__(self, calls: Sequence[Tensor]) -> None:
+        self.calls = calls
+
+    def __call__(self, value: Tensor, context: EditContext) -> Tensor:
+        if context.call >= len(self.calls):
+            raise ValueError(
+                f"site '{context.site}' was reached {len(self.calls)} times in the source run and "
+                "more often in the target run"
+            )
+        return Replace(self.calls[context.call])(value, context)
+
+
+def _transplant(
+    cache: ActivationCache, sites: Sequence[Site], part: Any = None
+) -> dict[SiteLike, Edit]:
+    """Edits that put cached activations, or one part of them, back at their sites."""
+    edits: dict[SiteLike, Edit] = {}
+    for site in sites:
+        calls = cache.calls(site)
+        values = calls if part is None else [call[part] for call in calls]
+        place = site if part is None else replace(site, index=part)
+        # With `@call`, the one captured value belongs to whatever number the call has.
+        edits[place] = Replace(values[0]) if site.call is not None else _ReplaceCalls(values)
+    return edits
+
+
+def _measure(metric: Metric, output: Any) -> Tensor:
+    value = metric(output)
+    if not isinstance(value, Tensor):
+        raise TypeError(f"metric needs to return a tensor, got {type(value).__name__}")
+    return value
+
+
+def _mean(values: Tensor) -> float:
+    return float(values.detach().double().mean())
+
+
+def _share(clean: float, corrupted: float, patched: float) -> float:
+    # `not >` also refuses NaN.
+    if not abs(clean - corrupted) > 1e-8 * max(abs(clean), abs(corrupted)):
+        raise ValueError(
+            f"clean and corrupted do not differ in the metric: {clean} and {corrupted}; choose "
+            "inputs or a metric that tell them apart"
+        )
+    return (patched - corrupted) / (clean - corrupted)
+
+
+def _metric_table(
+    labels: Sequence[Mapping[str, Any]], values: Mapping[int, float], clean: float
+) -> "pd.DataFrame":
+    import pandas as pd
+
+    rows = []
+    for k, label in enumerate(labels, start=1):
+        share = _share(clean, values[0], values[k])
+        effect = values[k] - values[0]
+        rows.append({**label, "value": values[k], "effect": effect, "recovery": share})
+    return pd.DataFrame(rows)
+
+
+def _difference_table(
+    labels: Sequence[Mapping[str, Any]], outputs: Iterator[tuple[int, Any]]
+) -> "pd.DataFrame":
+    import pandas as pd
+
+    target = first_tensor(next(outputs)[1])
+    rows = {k: (first_tensor(output) - target).double().mean(0) for k, output in outputs}
+    shape = target.shape[1:]
+    names = list(labels[0])
+    index = (
+        pd.Index([label["layer"] for label in labels], name="layer")
+        if len(names) == 1
+        else pd.MultiIndex.from_tuples([tuple(label.values()) for label in labels], names=names)
+    )
+    columns = (
+        pd.RangeIndex(shape.numel(), name="output")
+        if len(shape) < 2
+        else pd.MultiIndex.from_product([range(n) for n in shape])
+    )
+    data = torch.stack([rows[k + 1].reshape(-1) for k in range(len(labels))])
+    return pd.DataFrame(data.cpu().numpy(), index=index, columns=columns)

@@ -1,0 +1,20 @@
+from .heads import ContrastiveHead, DecoderHead, EncoderHead, ForecastHead
+from .mamba import MambaBackbone, MambaBlock
+from .multimodal_neurofmx import MultiModalNeuroFMX, NeuroFMXOutput
+from .neurofmx import NeuroFMX
+from .perceiver import PerceiverIO
+from .popt import PopT
+
+__all__ = [
+    "ContrastiveHead",
+    "DecoderHead",
+    "EncoderHead",
+    "ForecastHead",
+    "MambaBackbone",
+    "MambaBlock",
+    "MultiModalNeuroFMX",
+    "NeuroFMX",
+    "NeuroFMXOutput",
+    "PerceiverIO",
+    "PopT",
+]
