@@ -1,11 +1,14 @@
 """A pytest plugin (`-p doc_blocks`) that runs every fenced Python block of Markdown files.
 
-The blocks of one file share a namespace. Comment lines that follow a line with `print(` are what
-that block must print; a block that prints anything else fails.
+The blocks of one file share a namespace. Comment lines that follow a statement with `print(` are
+what that block must print; a block that prints anything else fails.
 """
 
+import ast
 import contextlib
 import io
+import itertools
+import tempfile
 from pathlib import Path
 
 from sybil import Example, Sybil
@@ -13,14 +16,15 @@ from sybil.parsers.markdown import CodeBlockParser
 
 
 def promised(source: str) -> list[str]:
-    """The comment lines that follow a print."""
-    lines, printing = [], False
-    for line in source.splitlines():
-        if printing and line.startswith("# "):
-            lines.append(line.removeprefix("# ").rstrip())
-        else:
-            printing = "print(" in line
-    return lines
+    """The comment lines that follow a statement with a print in it."""
+    lines, expected = source.splitlines(), []
+    for statement in ast.parse(source).body:
+        calls = (node for node in ast.walk(statement) if isinstance(node, ast.Call))
+        if any(getattr(call.func, "id", "") == "print" for call in calls):
+            after = lines[statement.end_lineno :]
+            comments = itertools.takewhile(lambda line: line.startswith("# "), after)
+            expected += [line.removeprefix("# ").rstrip() for line in comments]
+    return expected
 
 
 class PrintingBlock(CodeBlockParser):
@@ -32,7 +36,9 @@ class PrintingBlock(CodeBlockParser):
         """Run one block and compare its output with the comments."""
         out = io.StringIO()
         code = compile(example.parsed, f"{example.path}:{example.line}", "exec", dont_inherit=True)
-        with contextlib.redirect_stdout(out):
+        # What a block writes goes into a folder of its document.
+        folder = example.namespace.setdefault("_folder", tempfile.mkdtemp())
+        with contextlib.redirect_stdout(out), contextlib.chdir(folder):
             exec(code, example.namespace)  # noqa: S102 - running the documents is the purpose
         expected = promised(example.parsed)
         printed = [line.rstrip() for line in out.getvalue().splitlines()]
@@ -42,4 +48,4 @@ class PrintingBlock(CodeBlockParser):
 
 
 ROOT = str(Path(__file__).resolve().parent.parent)
-pytest_collect_file = Sybil([PrintingBlock()], patterns=["**/*.md"], path=ROOT).pytest()
+pytest_collect_file = Sybil([PrintingBlock()], patterns=["*.md", "**/*.md"], path=ROOT).pytest()

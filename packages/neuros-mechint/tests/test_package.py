@@ -1,6 +1,7 @@
 """The package as a whole: what importing it costs, and that its public names are there."""
 
 import importlib
+import inspect
 import re
 import subprocess
 import sys
@@ -38,7 +39,8 @@ def test_every_public_name_comes_from_the_top_as_well(module: str) -> None:
     part = importlib.import_module(f"neuros_mechint.{module}")
     assert list(part.__all__) == sorted(part.__all__)
     assert all(getattr(neuros_mechint, name) is getattr(part, name) for name in part.__all__)
-    assert all(getattr(part, name).__doc__ for name in part.__all__)
+    things = [getattr(part, name) for name in part.__all__]
+    assert all(t.__doc__ for t in things if inspect.isclass(t) or inspect.isfunction(t))
 
 
 def test_the_version_is_that_of_the_distribution() -> None:

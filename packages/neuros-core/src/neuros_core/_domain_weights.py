@@ -63,7 +63,7 @@ class SourceWeights:
     Raises:
         ValueError: When the weights are off the simplex or shapes disagree.
 
-    Example:
+    Examples:
         >>> w = SourceWeights.uniform(["a", "b"]).mix(SourceWeights(("a", "b"), [1, 0], "x"), 0.5)
         >>> w["a"], w.effective_sources
         (0.75, 1.6)
@@ -188,7 +188,7 @@ class ClassSourceWeights:
         classes: (C,) labels, unique.
         joint: (K, C) >= 0 with sum 1.
 
-    Example:
+    Examples:
         >>> w = ClassSourceWeights(("a", "b"), ("rest", "move"), [[0.5, 0.0], [0.5, 0.0]])
         >>> w.class_prior.tolist(), w.conditional.tolist()
         ([1.0, 0.0], [[0.5, 0.5], [0.5, 0.5]])

@@ -53,7 +53,7 @@ class DomainStatistics:
     Raises:
         ValueError: When a moment is not finite, of the wrong shape, or `cov` is not a covariance.
 
-    Example:
+    Examples:
         >>> a = DomainStatistics.from_samples([[0.0], [2.0]], name="session")
         >>> b = DomainStatistics.from_samples([[4.0]], name="session")
         >>> pooled = a.merge(b)

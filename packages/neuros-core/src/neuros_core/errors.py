@@ -31,7 +31,7 @@ def check_ndim(name: str, x: NDArray[np.generic], ndim: int, axes: str = "") -> 
     Raises:
         ValueError: With the number of axes and the shape that were given.
 
-    Example:
+    Examples:
         >>> check_ndim("data", np.zeros(3), 2, "(time, channel)")
         Traceback (most recent call last):
         ValueError: data needs 2 axes (time, channel), got 1: shape (3,)
@@ -47,7 +47,7 @@ def check_finite(name: str, x: ArrayLike) -> None:
     Raises:
         ValueError: With the number of bad values and the index of the first.
 
-    Example:
+    Examples:
         >>> check_finite("mean", [1.0, float("nan")])
         Traceback (most recent call last):
         ValueError: mean needs finite values, got 1 NaN or infinite of 2, the first at index (1,)
@@ -67,7 +67,7 @@ def check_sorted(name: str, x: NDArray[np.floating]) -> None:
     Raises:
         ValueError: With the position of the first step down.
 
-    Example:
+    Examples:
         >>> check_sorted("times", np.array([0.0, 2.0, 1.0]))
         Traceback (most recent call last):
         ValueError: times needs non-decreasing values, got 1.0 after 2.0 at index 2; sort it first
@@ -87,7 +87,7 @@ def check_unique(name: str, values: Sequence[str]) -> None:
     Raises:
         ValueError: With the names that repeat.
 
-    Example:
+    Examples:
         >>> check_unique("names", ["a", "b", "a"])
         Traceback (most recent call last):
         ValueError: names needs every name once, got repeated: 'a'
@@ -105,7 +105,7 @@ def check_choice(name: str, value: str, choices: Collection[str]) -> None:
     Raises:
         ValueError: With what was given and every choice.
 
-    Example:
+    Examples:
         >>> check_choice("method", "foo", ("mean", "median"))
         Traceback (most recent call last):
         ValueError: method needs one of 'mean', 'median', got 'foo'
@@ -120,7 +120,7 @@ def check_probability_vector(name: str, w: NDArray[np.floating], *, atol: float 
     Raises:
         ValueError: With the smallest entry or the sum farthest from one.
 
-    Example:
+    Examples:
         >>> check_probability_vector("weights", np.array([0.5, 0.4]))
         Traceback (most recent call last):
         ValueError: weights needs entries that sum to 1 within 1e-09, got a sum of 0.9

@@ -38,7 +38,7 @@ class RunManifest:
         model_hash: sha256 of the model's parameters.
         created: UTC time in ISO 8601, to the second.
 
-    Example:
+    Examples:
         >>> m = RunManifest.collect(kind="table", config={"k": 3}, seed=0, packages=["numpy"])
         >>> m.kind, m.config["k"], sorted(m.versions)
         ('table', 3, ['numpy', 'python'])
@@ -127,7 +127,7 @@ def git_state() -> str | None:
     Returns:
         Twelve hex digits, or None outside a checkout, before its first commit or without git.
 
-    Example:
+    Examples:
         >>> state = git_state()
         >>> state is None or len(state.removesuffix("+dirty")) >= 7
         True

@@ -8,7 +8,7 @@ __all__ = ["Modality", "Species"]
 class Modality(StrEnum):
     """Kind of neural recording, in the fixed order of the model's modality ids.
 
-    Example:
+    Examples:
         >>> Modality("ecog").id, [str(m) for m in Modality][:3]
         (5, ['spike', 'lfp', 'calcium'])
     """
@@ -30,7 +30,7 @@ class Modality(StrEnum):
 class Species(StrEnum):
     """Species of a recorded subject, at the resolution that domain adaptation uses.
 
-    Example:
+    Examples:
         >>> Species("mouse")
         <Species.MOUSE: 'mouse'>
     """

@@ -19,7 +19,7 @@ class Objective(Protocol):
     attribute `reads`, the name of that output, and is called with it instead of with
     `(outputs, batch)`; that is the whole dispatch rule.
 
-    Example:
+    Examples:
         >>> class Energy:
         ...     name, weight = "energy", 0.5
         ...     def __call__(self, outputs, batch):
@@ -40,7 +40,7 @@ class Objective(Protocol):
 class HasActivations(Protocol[T]):
     """A model that reports named activations itself, in place of forward hooks.
 
-    Example:
+    Examples:
         >>> class Doubler:
         ...     def activations(self, batch, names):
         ...         return {name: 2 * batch[name] for name in names}
@@ -57,7 +57,7 @@ class HasActivations(Protocol[T]):
 class Callback(Protocol):
     """What a trainer calls while it trains.
 
-    Example:
+    Examples:
         >>> class Count:
         ...     steps = 0
         ...     def on_step_end(self, trainer, step, loss):

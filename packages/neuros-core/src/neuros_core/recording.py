@@ -35,7 +35,7 @@ class Signal:
     Raises:
         ValueError: When shapes disagree, names repeat, or the clock is missing or given twice.
 
-    Example:
+    Examples:
         >>> s = Signal(np.zeros((1000, 2)), rate=250.0, unit="V")
         >>> s.duration, s.channels
         (4.0, ('0', '1'))
@@ -100,7 +100,7 @@ class Events:
     Raises:
         ValueError: When times are unsorted, an id is out of range or lengths disagree.
 
-    Example:
+    Examples:
         >>> e = Events(np.array([0.1, 0.2]), np.array([0, 2]), n_units=3, duration=1.0)
         >>> e.units, e.duration
         (('0', '1', '2'), 1.0)
@@ -159,7 +159,7 @@ class Intervals:
     Raises:
         ValueError: When lengths disagree or an interval ends before it starts.
 
-    Example:
+    Examples:
         >>> side = {"side": np.array(["L", "R"])}
         >>> len(Intervals(np.array([0.0, 1.0]), np.array([0.5, 2.0]), side))
         2
@@ -207,7 +207,7 @@ class Recording:
     Raises:
         ValueError: When `id` is empty or there is neither neural data nor behaviour.
 
-    Example:
+    Examples:
         >>> lfp = Signal(np.zeros((10, 1)), rate=10.0)
         >>> r = Recording("r1", "s1", "1", Species.RAT, {Modality.LFP: lfp})
         >>> r.duration
@@ -270,7 +270,7 @@ class Batch(TypedDict, Generic[ArrayT], total=False):
         recording_index: Recording of each row, shape (batch,).
         start_time: Start of each window in seconds from its recording's start, shape (batch,).
 
-    Example:
+    Examples:
         >>> batch: Batch[np.ndarray] = {"lfp": np.zeros((2, 100, 3)), "rates": {"lfp": 1000.0}}
         >>> sorted(batch)
         ['lfp', 'rates']

@@ -28,7 +28,7 @@ class WindowSpec:
         lag: Seconds by which neural activity follows behaviour.
         fill: Value where a mask is False.
 
-    Example:
+    Examples:
         >>> WindowSpec(window=1.0, stride=0.5).behaviour
         ()
     """

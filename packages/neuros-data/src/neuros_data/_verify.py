@@ -31,7 +31,7 @@ class SplitReport:
     Attributes:
         checks: One entry per check: name, whether it holds, and what was seen.
 
-    Example:
+    Examples:
         >>> print(SplitReport((Check("groups", "3 groups, none shared"),)))
         ok    groups: 3 groups, none shared
     """

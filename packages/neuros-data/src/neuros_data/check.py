@@ -32,7 +32,7 @@ class Finding(NamedTuple):
         where: The file, recording or split it concerns.
         message: What is wrong.
 
-    Example:
+    Examples:
         >>> Finding("checksum", "a.npy", "changed").where
         'a.npy'
     """
@@ -51,7 +51,7 @@ class StoreReport:
         faults: What makes the store unusable or unsafe.
         warnings: What a user of the data should know.
 
-    Example:
+    Examples:
         >>> StoreReport(1, (), ()).ok
         True
     """
@@ -99,7 +99,7 @@ def check_store(store: Store, *, fix: bool = False) -> StoreReport:
     Returns:
         Faults and warnings.
 
-    Example:
+    Examples:
         >>> import neuros_data
         >>> print(check_store(neuros_data.load_sample("emg")))
         1 recordings: 0 faults, 0 warnings
@@ -243,7 +243,7 @@ def label_position_share(labels: NDArray[Any], position: NDArray[Any]) -> float:
     Returns:
         $\eta^2$; 0 when all positions are equal.
 
-    Example:
+    Examples:
         >>> label_position_share(np.array(["a", "a", "b", "b"]), np.array([0, 3, 1, 2]))
         0.0
     """

@@ -187,7 +187,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         0 ok, 1 fault in the data, 2 usage, 4 disk full, 130 interrupted.
 
-    Example:
+    Examples:
         >>> main(["sample", "--modality", "emg", "--quiet"])
         0
     """

@@ -11,7 +11,7 @@ _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 class CorruptStoreError(ValueError):
     """A file of a store is missing, truncated or not what its metadata says.
 
-    Example:
+    Examples:
         >>> issubclass(CorruptStoreError, ValueError)
         True
     """
@@ -20,7 +20,7 @@ class CorruptStoreError(ValueError):
 class FormatVersionError(ValueError):
     """A store was written by a newer major version of the format.
 
-    Example:
+    Examples:
         >>> issubclass(FormatVersionError, ValueError)
         True
     """
@@ -29,7 +29,7 @@ class FormatVersionError(ValueError):
 class LeakageError(ValueError):
     """A split lets information pass from one part to another.
 
-    Example:
+    Examples:
         >>> issubclass(LeakageError, ValueError)
         True
     """
@@ -38,7 +38,7 @@ class LeakageError(ValueError):
 class DiskFullError(OSError):
     """The disk (or a quota) is full; what was half written has been removed.
 
-    Example:
+    Examples:
         >>> issubclass(DiskFullError, OSError)
         True
     """
@@ -47,7 +47,7 @@ class DiskFullError(OSError):
     def is_cause(error: OSError) -> bool:
         """Tell whether an operating system error means that no space is left.
 
-        Example:
+        Examples:
             >>> DiskFullError.is_cause(OSError(28, "No space left on device"))
             True
         """
@@ -57,7 +57,7 @@ class DiskFullError(OSError):
     def needing(cls, n_bytes: int, path: Path) -> "DiskFullError":
         """Build the error that says how much room is needed and where.
 
-        Example:
+        Examples:
             >>> str(DiskFullError.needing(2_000_000, Path("store")))
             'no space left: store needs about 2.0 MB more; free some or choose another folder'
         """

@@ -70,7 +70,7 @@ def write_array(path: Path, array: NDArray[Any]) -> dict[str, Any]:
     Raises:
         TypeError: When the array holds Python objects.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     entry = write_array(Path(folder) / "x.npy", np.arange(3, dtype="int16"))
@@ -106,7 +106,7 @@ def open_array(folder: Path, entry: Mapping[str, Any]) -> NDArray[Any]:
     Raises:
         CorruptStoreError: When the file is missing, truncated, or of another dtype or shape.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     entry = write_array(Path(folder) / "x.npy", np.arange(3.0))
@@ -139,7 +139,7 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
         path: File to write.
         content: What JSON can hold, without NaN.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     write_json(Path(folder) / "a.json", {"b": 1})
@@ -165,7 +165,7 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         CorruptStoreError: When the file is missing or not a JSON object.
 
-    Example:
+    Examples:
         >>> read_json(Path("nowhere.json"))
         Traceback (most recent call last):
         neuros_data.errors.CorruptStoreError: nowhere.json is missing
@@ -191,7 +191,7 @@ def check_schema(schema: str, path: Path) -> None:
     Raises:
         FormatVersionError: When the major version is newer than this package reads.
 
-    Example:
+    Examples:
         >>> check_schema("1.7", Path("manifest.json"))
     """
     major = int(schema.split(".", maxsplit=1)[0])
@@ -210,7 +210,7 @@ class Quantization(NamedTuple):
         offset: Value of the integer 0 in the signal's unit, shape (channel,), or one for all.
         lossy: True allows samples between two steps; each is rounded to the nearer one.
 
-    Example:
+    Examples:
         >>> q = Quantization(scale=0.5, offset=10.0)
         >>> quantize(np.array([[10.0], [11.5]]), q)[0].ravel().tolist()
         [0, 3]
@@ -237,7 +237,7 @@ def quantize(
     Raises:
         ValueError: When a sample is not finite, lies between two steps, or exceeds 32 bits.
 
-    Example:
+    Examples:
         >>> k, scale, offset = quantize(np.array([[1e-6], [-3e-6]]), Quantization(1e-6))
         >>> k.dtype.name, k.ravel().tolist()
         ('int16', [1, -3])
@@ -265,7 +265,7 @@ def narrow(values: NDArray[Any]) -> NDArray[Any]:
     Raises:
         ValueError: When a value exceeds 32 bits.
 
-    Example:
+    Examples:
         >>> narrow(np.array([40_000])).dtype.name
         'int32'
     """
@@ -292,7 +292,7 @@ def dequantize(
     Returns:
         Samples, shape (..., channel).
 
-    Example:
+    Examples:
         >>> dequantize(np.array([[2]], "int16"), np.array([0.5]), np.array([1.0])).tolist()
         [[2.0]]
     """

@@ -36,7 +36,7 @@ class Moments:
         Chan, Golub and LeVeque (1983), Algorithms for computing the sample variance, The American
         Statistician 37, doi:10.1080/00031305.1983.10483115.
 
-    Example:
+    Examples:
         >>> m = Moments.empty(1)
         >>> m.update(np.array([[1.0], [2.0]]))
         >>> m.update(np.array([[6.0]]))
@@ -138,7 +138,7 @@ class Normalizer:
             LeakageError: When `split` is not `"train"` and `allow_leak` is False.
             ValueError: When pooled recordings disagree in their channels, or a name is unknown.
 
-        Example:
+        Examples:
             >>> import neuros_data
             >>> store = neuros_data.load_sample()
             >>> norm = Normalizer.fit(store, using="time", names=["emg"])
@@ -210,7 +210,7 @@ class Normalizer:
     def invert(self, recording_id: str, name: str, values: ArrayLike) -> NDArray[np.float64]:
         """Turn normalised values (..., channel) back into the signal's unit.
 
-        Example:
+        Examples:
             >>> norm = Normalizer("global", ("emg",), {}, {"*": {"emg": (np.ones(1), np.ones(1))}})
             >>> norm.invert("any", "emg", [[2.0]]).tolist()
             [[3.0]]

@@ -66,7 +66,7 @@ class Split:
         Raises:
             ValueError: When there is no such part.
 
-        Example:
+        Examples:
             >>> import neuros_data
             >>> neuros_data.load_sample().split("time").part("train")["emg_bursts"]
             ((0.0, 15.849),)
@@ -77,7 +77,7 @@ class Split:
     def realised(self) -> dict[str, float]:
         """Share of each part: seconds for time and trials, groups otherwise.
 
-        Example:
+        Examples:
             >>> import neuros_data
             >>> shares = neuros_data.load_sample().split("time").realised()
             >>> {k: round(v, 3) for k, v in shares.items()}
@@ -109,7 +109,7 @@ class Split:
             LeakageError: When `strict` and a check fails.
             ValueError: When the split has no store to look at.
 
-        Example:
+        Examples:
             >>> import neuros_data
             >>> neuros_data.load_sample().split("time").verify().ok
             True
@@ -121,7 +121,7 @@ class Split:
     def with_normalizer(self, normalizer: Normalizer) -> "Split":
         """The same split with fitted statistics, to be saved together.
 
-        Example:
+        Examples:
             >>> import neuros_data
             >>> split = neuros_data.load_sample().split("time")
             >>> fitted = Normalizer.fit(neuros_data.load_sample(), using=split, names=["emg"])
@@ -136,7 +136,7 @@ class Split:
         Raises:
             LeakageError: When the split leaks.
 
-        Example:
+        Examples:
             >>> import tempfile, neuros_data
             >>> with tempfile.TemporaryDirectory() as folder:
             ...     store = neuros_data.copy_sample(folder + "/store")
@@ -233,7 +233,7 @@ def make_split(
     Raises:
         ValueError: When there are fewer groups or trials than parts, or a recording is too short.
 
-    Example:
+    Examples:
         >>> import neuros_data
         >>> store = neuros_data.load_sample()
         >>> split = make_split(store, ratios=(0.6, 0.15, 0.25), window=0.64, lag=0.05,
@@ -297,7 +297,7 @@ def make_folds(
     Raises:
         ValueError: When there are fewer groups than folds, or fewer than three groups.
 
-    Example:
+    Examples:
         >>> import neuros_data
         >>> store = neuros_data.load_sample("fmri")
         >>> tested = [name for fold in make_folds(store, 7) for name in fold.part("test")]

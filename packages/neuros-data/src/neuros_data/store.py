@@ -22,7 +22,7 @@ __all__ = ["Recordings", "Store", "open_store"]
 class Recordings(Mapping[str, Recording]):
     """Recordings by id, each read from disk when it is asked for.
 
-    Example:
+    Examples:
         >>> import neuros_data
         >>> recordings = neuros_data.load_sample().recordings
         >>> len(recordings), "emg_bursts" in recordings
@@ -54,7 +54,7 @@ class Store:
         files: The store's files.
         manifest: Contents of `manifest.json`.
 
-    Example:
+    Examples:
         >>> import neuros_data
         >>> store = neuros_data.load_sample()
         >>> store.recordings["eeg_eyes_closed"].modalities["eeg"].data.shape
@@ -88,7 +88,7 @@ class Store:
         Raises:
             ValueError: When the folder holds something.
 
-        Example:
+        Examples:
             >>> import tempfile
             >>> with tempfile.TemporaryDirectory() as folder:
             ...     len(Store.create(folder).recordings)
@@ -161,7 +161,7 @@ class Store:
             ValueError: When the id is taken or unusable, or a lattice does not fit.
             DiskFullError: When the disk is full; nothing of the recording is left behind.
 
-        Example:
+        Examples:
             >>> import tempfile
             >>> import numpy as np
             >>> from neuros_core import Signal
@@ -180,7 +180,7 @@ class Store:
         Raises:
             KeyError: When an id is not in the store.
 
-        Example:
+        Examples:
             >>> import neuros_data
             >>> list(neuros_data.load_sample().select(["emg_bursts"]).recordings)
             ['emg_bursts']
@@ -193,7 +193,7 @@ class Store:
         Raises:
             KeyError: When there is no split of that name; the message lists those there are.
 
-        Example:
+        Examples:
             >>> import neuros_data
             >>> neuros_data.load_sample().split("time").by
             'time'
@@ -245,7 +245,7 @@ class Store:
             ValueError: When the arguments do not fit each other or the recordings.
             KeyError: When a recording or a split does not exist.
 
-        Example:
+        Examples:
             >>> import neuros_data
             >>> store = neuros_data.load_sample()
             >>> view = store.windows(window=1.0, modalities=["eeg"])
@@ -326,7 +326,7 @@ def open_store(path: str | os.PathLike[str]) -> Store:
         CorruptStoreError: When the folder is not a store.
         FormatVersionError: When a newer major version of the format wrote it.
 
-    Example:
+    Examples:
         >>> import neuros_data
         >>> open_store(neuros_data.load_sample().path)  # doctest: +ELLIPSIS
         Store('...', 12 recordings)

@@ -33,7 +33,7 @@ class WindowDataset(Dataset[Batch[Any]]):
     Raises:
         ValueError: When there is no view.
 
-    Example:
+    Examples:
         >>> import neuros_data
         >>> view = neuros_data.load_sample().windows(window=1.0, modalities=["emg"])
         >>> dataset = WindowDataset(view)
@@ -103,7 +103,7 @@ def collate(batch: Batch[Any] | Sequence[Batch[Any]]) -> Batch[torch.Tensor]:
     Raises:
         ValueError: When a list holds several batches; only a batch sampler makes whole batches.
 
-    Example:
+    Examples:
         >>> collate({"lfp": np.zeros((1, 2, 3), "float32")})["lfp"].shape
         torch.Size([1, 2, 3])
     """
@@ -214,7 +214,7 @@ class SequentialWindowSampler(_WindowSampler):
         num_replicas: Processes that share the batches.
         rank: Number of this process.
 
-    Example:
+    Examples:
         >>> import neuros_data
         >>> view = neuros_data.load_sample().windows(window=1.0, modalities=["emg"])
         >>> [len(b) for b in SequentialWindowSampler(WindowDataset(view), 10)]
@@ -252,7 +252,7 @@ class RandomWindowSampler(_WindowSampler):
     Raises:
         ValueError: When a weight is negative, names no recording, or all are 0.
 
-    Example:
+    Examples:
         >>> import neuros_data
         >>> view = neuros_data.load_sample().windows(window=1.0, modalities=["emg"])
         >>> sampler = RandomWindowSampler(WindowDataset(view), 10, seed=1)

@@ -26,7 +26,7 @@ class Windows:
 
     Build one with `Store.windows`. Nothing is read before `read_batch`; the view pickles.
 
-    Example:
+    Examples:
         >>> import neuros_data
         >>> view = neuros_data.load_sample().windows(
         ...     window=0.64, recordings=["grasshopper_1"], bin=0.01,
@@ -74,7 +74,7 @@ class Windows:
     def range_of(self, recording_id: str) -> tuple[int, int]:
         """First window of a recording and one past its last.
 
-        Example:
+        Examples:
             >>> import neuros_data
             >>> neuros_data.load_sample().windows(window=2.0, modalities=["ecog", "eeg"]).range_of(
             ...     "eeg_eyes_closed")
@@ -85,7 +85,7 @@ class Windows:
     def channels(self, recording_id: str) -> dict[str, tuple[str, ...]]:
         """Channel or unit names of each modality that the recording has.
 
-        Example:
+        Examples:
             >>> import neuros_data
             >>> view = neuros_data.load_sample().windows(window=1.0, modalities=["lfp"])
             >>> view.channels("ecog_lfp_grip")["lfp"]
@@ -110,7 +110,7 @@ class Windows:
         Raises:
             IndexError: When a number is out of range.
 
-        Example:
+        Examples:
             >>> import neuros_data
             >>> view = neuros_data.load_sample().windows(window=1.0, modalities=["ecog"])
             >>> view.read_batch([3, 0])["start_time"].tolist()
@@ -331,7 +331,7 @@ def view_windows(
     Raises:
         ValueError: When no recording has the modalities, or no window fits.
 
-    Example:
+    Examples:
         >>> import neuros_data
         >>> spec = WindowSpec(window=1.0, stride=1.0, modalities=("emg",))
         >>> len(view_windows(neuros_data.load_sample(), spec, recordings=["emg_bursts"]))

@@ -49,7 +49,7 @@ def project_simplex(v: T, *, radius: float = 1.0, out: T | None = None) -> T:
         ValueError: For NaN or infinity, K = 0, a radius that is not positive, an unfit `out`.
         TypeError: For complex or non-numeric `v`.
 
-    Example:
+    Examples:
         >>> project_simplex(np.array([0.5, 1.0, -2.0]))
         array([0.25, 0.75, 0.  ])
 
@@ -94,7 +94,7 @@ def solve_simplex_ls(
         ValueError: For unfit shapes, NaN or infinity, a negative ridge, entries above 1e153.
         RuntimeError: When the gap is still above `tol`; the message states the gap.
 
-    Example:
+    Examples:
         >>> solve_simplex_ls([[1.0, 0.0], [0.0, 1.0]], [0.5, 1.0]).weights
         array([0.25, 0.75])
         >>> solution = solve_simplex_ls([[0.0, 1.0, 3.0]], [0.25])
@@ -163,7 +163,7 @@ def solve_simplex_ls_batched(
         ValueError: As `solve_simplex_ls`.
         RuntimeError: When a gap is above `tol`.
 
-    Example:
+    Examples:
         >>> solve_simplex_ls_batched([[[0.0, 1.0]], [[0.0, 4.0]]], [[0.5], [1.0]]).weights
         array([[0.5 , 0.5 ],
                [0.75, 0.25]])
@@ -233,7 +233,7 @@ def solve_simplex_qp(
             semidefinite, a negative ridge.
         RuntimeError: When the gap is still above `tol`; the message states the gap.
 
-    Example:
+    Examples:
         >>> solve_simplex_qp([[2.0, 0.0], [0.0, 1.0]], [0.0, 0.0]).weights.round(3)
         array([0.333, 0.667])
     """

@@ -32,7 +32,7 @@ class SourceWeigher:
     Raises:
         ValueError: For another `moments` or `metric`, or a negative ridge.
 
-    Example:
+    Examples:
         >>> sources = [
         ...     DomainStatistics("quiet", 500, [0.0, 0.0]),
         ...     DomainStatistics("reach", 500, [4.0, 0.0]),
@@ -135,7 +135,7 @@ class SourceWeigher:
             ValueError: When the shapes do not fit or a value is not finite.
             RuntimeError: When the solver cannot certify a result.
 
-        Example:
+        Examples:
             >>> SourceWeigher().compute([[0.0], [1.0]], [[0.25], [3.0]])
             array([[0.75, 0.25],
                    [0.  , 1.  ]])

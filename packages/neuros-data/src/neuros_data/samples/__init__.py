@@ -32,7 +32,7 @@ def load_sample(modality: str | None = None) -> Store:
     Raises:
         ValueError: When no recording has the modality.
 
-    Example:
+    Examples:
         >>> load_sample("spike").recordings["grasshopper_1"].modalities["spike"].times.size
         929
     """
@@ -60,7 +60,7 @@ def copy_sample(path: str | os.PathLike[str], *, modality: str | None = None) ->
     Raises:
         ValueError: When the folder holds something, or no recording has the modality.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     list(copy_sample(folder, modality="emg").recordings)

@@ -36,11 +36,16 @@ def _with_members(value: Any, members: Mapping[Any, object]) -> Any:
         return value._make(items) if hasattr(value, "_make") else type(value)(items)
     changed = copy.copy(value)
     for key, member in members.items():
-        if isinstance(value, (list, Mapping)):
+        if hasattr(changed, "__setitem__"):
             changed[key] = member
-        else:
+        elif is_dataclass(value):
             # Frozen dataclasses refuse assignment, and `replace` would run __post_init__ again.
-            object.__setattr__(changed, key, member)
+            object.__setattr__(changed, str(key), member)
+        else:
+            raise TypeError(
+                f"a {type(value).__name__} is read-only and cannot be rebuilt with another "
+                f"{key!r}; return a dict, a tuple or a dataclass, or edit inside the module"
+            )
     return changed
 
 

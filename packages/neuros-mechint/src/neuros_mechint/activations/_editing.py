@@ -23,7 +23,7 @@ class EditContext:
         module: The module of that site.
         call: How many calls of the module came before this one inside the `with` block.
 
-    Example:
+    Examples:
         >>> EditContext(Site("0"), nn.ReLU(), call=2).call
         2
     """

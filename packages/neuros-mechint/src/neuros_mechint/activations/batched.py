@@ -63,7 +63,7 @@ def run_batched(
         RuntimeError: When a site was not reached.
         ValueError: When `batch_size` is not positive or an edit returns another shape.
 
-    Example:
+    Examples:
         >>> net = nn.Sequential(nn.Identity(), nn.Identity())
         >>> sets = [{"0": lambda x, k=k: k * x} for k in range(3)]
         >>> [out.item() for out in run_batched(net, torch.ones(1, 1), sets)]

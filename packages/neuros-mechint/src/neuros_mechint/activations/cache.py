@@ -31,7 +31,7 @@ class ActivationCache(Mapping[Site, Tensor]):
     Args:
         tensors: Site -> its calls in order.
 
-    Example:
+    Examples:
         >>> cache = ActivationCache({"0": [torch.ones(2, 3)], "cell": [torch.zeros(1)] * 2})
         >>> cache["0"].shape
         torch.Size([2, 3])
@@ -97,7 +97,7 @@ class ActivationCache(Mapping[Site, Tensor]):
             KeyError: When the site was not captured.
             RuntimeError: When a later operation overwrote one of the tensors in place.
 
-        Example:
+        Examples:
             >>> ActivationCache({"cell": [torch.zeros(1), torch.ones(1)]}).calls("cell")
             (tensor([0.]), tensor([1.]))
         """
@@ -120,7 +120,7 @@ class ActivationCache(Mapping[Site, Tensor]):
             KeyError: When no site matches.
             ValueError: When the shapes differ.
 
-        Example:
+        Examples:
             >>> ActivationCache({"a.0": [torch.ones(3)], "a.1": [torch.zeros(3)]}).stack("a.*")
             tensor([[1., 1., 1.],
                     [0., 0., 0.]])
@@ -145,7 +145,7 @@ class ActivationCache(Mapping[Site, Tensor]):
         Returns:
             A new cache.
 
-        Example:
+        Examples:
             >>> ActivationCache({"0": [torch.ones(2)]}).to(dtype=torch.float64)["0"].dtype
             torch.float64
         """
@@ -169,7 +169,7 @@ class ActivationCache(Mapping[Site, Tensor]):
         Args:
             path: File to write; an existing one is replaced.
 
-        Example:
+        Examples:
             >>> import tempfile
             >>> with tempfile.TemporaryDirectory() as folder:
             ...     ActivationCache({"0": [torch.ones(2)]}).save(f"{folder}/cache.safetensors")
@@ -201,7 +201,7 @@ class ActivationCache(Mapping[Site, Tensor]):
             FileNotFoundError: When there is no such file.
             ValueError: When the file is damaged or was not written by `save`.
 
-        Example:
+        Examples:
             >>> ActivationCache.load("missing.safetensors")
             Traceback (most recent call last):
             FileNotFoundError: no activation cache at missing.safetensors
@@ -226,7 +226,7 @@ class ActivationCache(Mapping[Site, Tensor]):
             A function that adds the tensor of the next call, with its count of in-place changes
             where the tensor still belongs to the running forward.
 
-        Example:
+        Examples:
             >>> cache = ActivationCache()
             >>> cache.open_site(Site("0"), "0")(torch.ones(1), None)
             >>> cache["0"]
@@ -249,7 +249,7 @@ class ActivationCache(Mapping[Site, Tensor]):
         Raises:
             RuntimeError: When one was overwritten since it was captured.
 
-        Example:
+        Examples:
             >>> ActivationCache().seal()
         """
         self._check_guards()

@@ -46,7 +46,7 @@ class Replace:
     Raises:
         ValueError: At the call, when shape or dtype do not fit.
 
-    Example:
+    Examples:
         >>> from neuros_mechint.activations import run
         >>> run(torch.nn.Identity(), torch.zeros(2), edits={"": Replace(torch.ones(2))}).output
         tensor([1., 1.])
@@ -64,7 +64,7 @@ class Replace:
 class Zero:
     """Replace the activation by zeros.
 
-    Example:
+    Examples:
         >>> from neuros_mechint.activations import run
         >>> run(torch.nn.Identity(), torch.ones(2), edits={"": Zero()}).output
         tensor([0., 0.])
@@ -83,7 +83,7 @@ class Mean:
         reference: Activations of the same site, such as (n, ..., d).
         dims: Dimensions to average over; they stay as 1, so that the mean broadcasts.
 
-    Example:
+    Examples:
         >>> from neuros_mechint.activations import run
         >>> edit = Mean(torch.tensor([[1.0, 4.0], [3.0, 0.0]]))
         >>> run(torch.nn.Identity(), torch.zeros(1, 2), edits={"": edit}).output
@@ -110,7 +110,7 @@ class Resample:
     Raises:
         ValueError: At the call, when the reference has fewer rows or another row shape.
 
-    Example:
+    Examples:
         >>> from neuros_mechint.activations import run
         >>> edit = Resample(torch.tensor([[5.0], [5.0]]), torch.Generator().manual_seed(0))
         >>> run(torch.nn.Identity(), torch.zeros(2, 1), edits={"": edit}).output
@@ -141,7 +141,7 @@ class Scale:
     Args:
         alpha: One factor, or one per row, shape (batch,).
 
-    Example:
+    Examples:
         >>> from neuros_mechint.activations import run
         >>> run(torch.nn.Identity(), torch.ones(2), edits={"": Scale(3.0)}).output
         tensor([3., 3.])
@@ -162,7 +162,7 @@ class Add:
         vector: Shape of the activation, or one that broadcasts to it, such as (d,).
         alpha: One factor, or one per row, shape (batch,).
 
-    Example:
+    Examples:
         >>> from neuros_mechint.activations import run
         >>> edit = Add(torch.tensor([1.0, 0.0]), 2.0)
         >>> run(torch.nn.Identity(), torch.ones(1, 2), edits={"": edit}).output
@@ -192,7 +192,7 @@ class ProjectOut:
         ValueError: When the directions are not finite or not of one or two dimensions; at the call,
             when their width differs from the activation's.
 
-    Example:
+    Examples:
         >>> from neuros_mechint.activations import run
         >>> edit = ProjectOut(torch.tensor([3.0, 0.0]))
         >>> run(torch.nn.Identity(), torch.ones(1, 2), edits={"": edit}).output
@@ -231,7 +231,7 @@ class Noise:
     Raises:
         ValueError: When `std` is negative.
 
-    Example:
+    Examples:
         >>> from neuros_mechint.activations import run
         >>> edit = Noise(0.0, torch.Generator())
         >>> run(torch.nn.Identity(), torch.ones(2), edits={"": edit}).output
@@ -262,7 +262,7 @@ class Interpolate:
         b: Activation at t = 1.
         t: One position, or one per row, shape (batch,).
 
-    Example:
+    Examples:
         >>> from neuros_mechint.activations import run
         >>> edit = Interpolate(torch.zeros(2), torch.ones(2), 0.25)
         >>> run(torch.nn.Identity(), torch.ones(2), edits={"": edit}).output
@@ -296,7 +296,7 @@ class BandStop:
         ValueError: When not `0 <= low <= high` and `fs > 0`; at the call, when the activation is
             complex or not floating point.
 
-    Example:
+    Examples:
         >>> from neuros_mechint.activations import run
         >>> time = torch.arange(100, dtype=torch.float64) / 100.0
         >>> wave = torch.sin(2 * torch.pi * 10 * time)[None] + 1.0
@@ -340,7 +340,7 @@ class Splice:
     Raises:
         TypeError: At the call, when the coder returns no tensor.
 
-    Example:
+    Examples:
         >>> from neuros_mechint.activations import run
         >>> run(torch.nn.Identity(), -torch.ones(2), edits={"": Splice(torch.nn.ReLU())}).output
         tensor([0., 0.])
@@ -375,7 +375,7 @@ class Leaf:
         ValueError: At the call, in inference mode or for integers, where nothing can have a
             gradient.
 
-    Example:
+    Examples:
         >>> from neuros_mechint.activations import intervene
         >>> net = torch.nn.Identity()
         >>> with intervene(net, {"": Leaf()}, capture=[""], detach=False) as cache:
@@ -399,7 +399,7 @@ class Compose:
     Args:
         *edits: Edits or functions of one tensor, first to last.
 
-    Example:
+    Examples:
         >>> from neuros_mechint.activations import run
         >>> edit = Compose(Scale(3.0), lambda x: x + 1.0)
         >>> run(torch.nn.Identity(), torch.ones(2), edits={"": edit}).output

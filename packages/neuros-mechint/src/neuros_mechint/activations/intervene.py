@@ -69,7 +69,7 @@ def intervene(
         TypeError: When an edit or a site is of the wrong kind.
         ValueError: When a site lies inside compiled code, or `stop` has nothing to wait for.
 
-    Example:
+    Examples:
         >>> net = nn.Sequential(nn.Linear(2, 2, bias=False), nn.ReLU())
         >>> with intervene(net, {"0": lambda x: -torch.ones_like(x)}, capture=["0", "1"]) as cache:
         ...     _ = net(torch.ones(1, 2))
@@ -117,7 +117,7 @@ def run(
         RuntimeError: When a site was not reached or a captured tensor was overwritten in place.
         ValueError: When a site lies inside compiled code, or `stop` has nothing to wait for.
 
-    Example:
+    Examples:
         >>> net = nn.Sequential(nn.Identity(), nn.ReLU())
         >>> result = run(net, torch.tensor([-1.0, 2.0]), capture=["0"])
         >>> result.output, result.cache["0"]

@@ -50,7 +50,7 @@ class Site:
         ValueError: When `io` is neither `"input"` nor `"output"`, `call` is negative or the path
             holds a quotation mark.
 
-    Example:
+    Examples:
         >>> site = Site("encoder.0", io="input", key="mask", call=2, index=(..., [1, 2]))
         >>> str(site)
         'encoder.0:in.mask@2[..., [1, 2]]'
@@ -97,7 +97,7 @@ class Site:
             TypeError: When `text` is not a `str`.
             ValueError: When the part in brackets is not a tensor index.
 
-        Example:
+        Examples:
             >>> Site.parse("lstm:out.1@3").key
             1
         """
@@ -160,7 +160,7 @@ def sites(
     Returns:
         One entry per module in the order of `model.named_modules()`.
 
-    Example:
+    Examples:
         >>> net = nn.Sequential(nn.Linear(4, 3), nn.ReLU())
         >>> [info.name for info in sites(net)]
         ['', '0', '1']

@@ -58,7 +58,7 @@ def read_signals(x: object, dim: int, *, name: str = "x") -> Signals:
         TypeError: if `x` is neither a tensor nor an array, or is not real.
         ValueError: if `x` has no axis `dim`.
 
-    Example:
+    Examples:
         >>> read_signals(torch.zeros(2, 5, 3), 1).view.shape
         torch.Size([2, 3, 5])
     """
@@ -108,7 +108,7 @@ def require_length(signals: Signals, needed: int, way_out: str) -> None:
     Raises:
         ValueError: if the signals have fewer than `needed` samples.
 
-    Example:
+    Examples:
         >>> require_length(read_signals(torch.zeros(9), -1), 8, "pass a longer signal")
     """
     if signals.length < needed:
@@ -138,7 +138,7 @@ def map_rows(
     Raises:
         ValueError: if a signal holds a value that is not finite.
 
-    Example:
+    Examples:
         >>> x = torch.arange(6.0).reshape(2, 1, 3)
         >>> map_rows(read_signals(x, -1), lambda rows: (rows.sum(-1),))[0]
         tensor([[ 3.],
@@ -169,7 +169,7 @@ def require_finite(signals: Signals, rows: Float[Tensor, "batch time"]) -> None:
     Raises:
         ValueError: if a value of `rows` is not finite; it counts the items of all signals.
 
-    Example:
+    Examples:
         >>> x = torch.zeros(1, 3)
         >>> require_finite(read_signals(x, -1), x)
     """
@@ -213,7 +213,7 @@ def warn_degenerate(degenerate: Bool[Tensor, "*batch"], reason: str) -> None:
         degenerate: True for the items without one.
         reason: why, and what their value is.
 
-    Example:
+    Examples:
         >>> warn_degenerate(torch.tensor([False, False]), "constant")
     """
     count = int(degenerate.sum())
@@ -236,7 +236,7 @@ def deliver(signals: Signals, result: Float[Tensor, "..."]) -> Any:
     Returns:
         The tensor, or a NumPy array where the caller passed one.
 
-    Example:
+    Examples:
         >>> deliver(read_signals(np.zeros(3), -1), torch.ones(1))
         array([1.], dtype=float32)
     """

@@ -44,7 +44,7 @@ class HiguchiFractalDimension:
     Raises:
         ValueError: if `k_max` is below 2 or `weights` is unknown.
 
-    Example:
+    Examples:
         >>> ramp = torch.arange(100, dtype=torch.float64)
         >>> round(HiguchiFractalDimension(k_max=8).compute(ramp).item(), 9)
         1.0
@@ -79,7 +79,7 @@ class HiguchiFractalDimension:
             ValueError: if `x` is too short or not finite.
             TypeError: if `x` is not a real tensor or array.
 
-        Example:
+        Examples:
             >>> import numpy as np
             >>> HiguchiFractalDimension().compute(np.linspace(0.0, 1.0, 50)).round(6).item()
             1.0
@@ -110,7 +110,7 @@ class HiguchiFractalDimension:
             ValueError: if `x` is too short or not finite.
             TypeError: if `x` is not a real tensor or array.
 
-        Example:
+        Examples:
             >>> log_scale, log_length = HiguchiFractalDimension(k_max=2).curve(torch.arange(9.0))
             >>> (log_length[0] - log_length[1]).div(log_scale[0] - log_scale[1]).round().item()
             1.0

@@ -29,7 +29,7 @@ def fit_knee(
     Returns:
         $\beta$, $\ln A$ and $\ln f_k$; `nan` in all three where no knee lies in the band.
 
-    Example:
+    Examples:
         >>> f = torch.arange(1.0, 400.0, dtype=torch.float64)
         >>> psd = 5 / (20.0**2 + f**2)
         >>> beta, log_a, log_knee = fit_knee(psd[None], f.log())

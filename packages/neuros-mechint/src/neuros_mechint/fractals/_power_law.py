@@ -27,7 +27,7 @@ def floored_log(psd: Float[Tensor, "*batch freq"]) -> Float[Tensor, "*batch freq
     Returns:
         Its natural logarithm.
 
-    Example:
+    Examples:
         >>> floored_log(torch.tensor([[1.0, 0.0]])).exp().max().item()
         1.0
     """
@@ -64,7 +64,7 @@ def design_for(band: Band, dtype: torch.dtype, device: torch.device) -> Design:
     Returns:
         The design.
 
-    Example:
+    Examples:
         >>> from neuros_mechint.fractals._psd import select_band
         >>> band = select_band(64, 1.0, (0.1, 0.4))
         >>> design_for(band, torch.float64, torch.device("cpu")).powers.shape
@@ -97,7 +97,7 @@ def fit_ols(
     Returns:
         $\beta$ and $\ln A$.
 
-    Example:
+    Examples:
         >>> from neuros_mechint.fractals._psd import select_band
         >>> band = select_band(64, 64.0, (1.0, 25.0))
         >>> design = design_for(band, torch.float64, torch.device("cpu"))
@@ -127,7 +127,7 @@ def fit_whittle(
     Returns:
         $\beta$ and $\ln A$.
 
-    Example:
+    Examples:
         >>> from neuros_mechint.fractals._psd import select_band
         >>> band = select_band(64, 64.0, (1.0, 25.0))
         >>> design = design_for(band, torch.float64, torch.device("cpu"))
@@ -195,7 +195,7 @@ def fit_robust(
     Returns:
         $\beta$ and $\ln A$.
 
-    Example:
+    Examples:
         >>> from neuros_mechint.fractals._psd import select_band
         >>> band = select_band(64, 64.0, (1.0, 25.0))
         >>> design = design_for(band, torch.float64, torch.device("cpu"))

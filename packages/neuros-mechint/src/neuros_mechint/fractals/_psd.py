@@ -56,7 +56,7 @@ def select_band(
     Returns:
         The bins in float64.
 
-    Example:
+    Examples:
         >>> select_band(10, 10.0, (2.0, 5.0), exclude=((3.0, 3.0),)).freqs
         tensor([2., 4., 5.], dtype=torch.float64)
     """
@@ -87,7 +87,7 @@ def scale_rows(
     Returns:
         The rows (0 where constant), half their ranges (1 where constant), and True where constant.
 
-    Example:
+    Examples:
         >>> scale_rows(torch.tensor([[1.0, 3.0], [5.0, 5.0]]))[0]
         tensor([[-1.,  1.],
                 [ 0.,  0.]])
@@ -113,7 +113,7 @@ def detrend_rows(rows: Float[Tensor, "... time"], kind: Detrend) -> Float[Tensor
     Returns:
         The residuals.
 
-    Example:
+    Examples:
         >>> detrend_rows(torch.tensor([[0.0, 2.0, 4.0]]), "linear").abs().max().item() < 1e-6
         True
     """
@@ -143,7 +143,7 @@ def taper_power(
     Returns:
         Power density for a sampling rate of 1.
 
-    Example:
+    Examples:
         >>> band = select_band(4, 1.0, (0.1, 0.5))
         >>> taper_power(torch.tensor([[1.0, -1.0, 1.0, -1.0]]), None, band, 4)
         tensor([[0., 4.]])
@@ -181,7 +181,7 @@ def difference_gain(band: Band, fs: float) -> Float[Tensor, " freq"]:
     Returns:
         The gain at each bin.
 
-    Example:
+    Examples:
         >>> difference_gain(select_band(4, 1.0, (0.5, 0.5)), 1.0)
         tensor([4.], dtype=torch.float64)
     """
@@ -197,7 +197,7 @@ def powerless(psd: Float[Tensor, "batch freq"]) -> Bool[Tensor, " batch"]:
     Returns:
         True where there is none.
 
-    Example:
+    Examples:
         >>> powerless(torch.tensor([[2.0, 2.0], [0.0, 1e-30]]))
         tensor([False,  True])
     """
@@ -215,7 +215,7 @@ def tapers_for(method: Method, n: int) -> NDArray[np.float64] | None:
     Returns:
         Array `(taper, n)`, or None for the rectangular window of a periodogram.
 
-    Example:
+    Examples:
         >>> tapers_for("multitaper", 64).shape
         (5, 64)
     """

@@ -113,7 +113,7 @@ class SpectralSlope:
         ValueError: if an option is unknown or contradicts another, or `freq_range` lies outside
             (0, fs / 2].
 
-    Example:
+    Examples:
         >>> walk = torch.randn(64, 4096, generator=torch.Generator().manual_seed(0)).cumsum(-1)
         >>> slopes = SpectralSlope(freq_range=(0.001, 0.1), method="auto").compute(walk)
         >>> round(slopes.mean().item(), 1)
@@ -182,7 +182,7 @@ class SpectralSlope:
             ValueError: if `x` is too short or not finite.
             TypeError: if `x` is not a real tensor or array.
 
-        Example:
+        Examples:
             >>> import numpy as np
             >>> white = np.random.default_rng(0).standard_normal(100_000)
             >>> bool(abs(SpectralSlope().compute(white)) < 0.02)
@@ -209,7 +209,7 @@ class SpectralSlope:
             ValueError: if `x` is too short or not finite.
             TypeError: if `x` is not a real tensor or array.
 
-        Example:
+        Examples:
             >>> import numpy as np
             >>> white = 3 * np.random.default_rng(0).standard_normal(100_000)
             >>> fit = SpectralSlope(fs=100.0).fit(white)
@@ -244,7 +244,7 @@ class SpectralSlope:
             ValueError: if `x` is too short or not finite.
             TypeError: if `x` is not a real tensor or array.
 
-        Example:
+        Examples:
             >>> import numpy as np
             >>> log_f, log_psd = SpectralSlope().curve(np.eye(1, 100)[0])
             >>> log_f.shape, log_psd.shape

@@ -28,7 +28,7 @@ def check_choice(name: str, value: str, allowed: Any) -> None:
     Raises:
         ValueError: if it is not.
 
-    Example:
+    Examples:
         >>> from typing import Literal
         >>> check_choice("fit", "ols", Literal["ols", "robust"])
     """
@@ -47,7 +47,7 @@ def check_rate(fs: float) -> None:
     Raises:
         ValueError: if it is not.
 
-    Example:
+    Examples:
         >>> check_rate(250.0)
     """
     if not (fs > 0 and math.isfinite(fs)):
@@ -64,7 +64,7 @@ def check_range(freq_range: tuple[float, float], fs: float) -> None:
     Raises:
         ValueError: if it is.
 
-    Example:
+    Examples:
         >>> check_range((1.0, 50.0), 100.0)
     """
     low, high = freq_range
@@ -84,7 +84,7 @@ def check_hole(hole: tuple[float, float]) -> None:
     Raises:
         ValueError: if they are not.
 
-    Example:
+    Examples:
         >>> check_hole((48.0, 52.0))
     """
     low, high = hole
@@ -104,7 +104,7 @@ def require_bins(band: Band, n: int, fs: float, freq_range: tuple[float, float] 
     Raises:
         ValueError: if it has fewer than 8.
 
-    Example:
+    Examples:
         >>> from neuros_mechint.fractals._psd import select_band
         >>> require_bins(select_band(100, 1.0, (0.1, 0.4)), 100, 1.0, (0.1, 0.4))
     """
@@ -130,7 +130,7 @@ def default_range(n: int, fs: float) -> tuple[float, float]:
     Returns:
         Lowest and highest frequency in Hz.
 
-    Example:
+    Examples:
         >>> default_range(1000, 1000.0)
         (4.0, 400.0)
     """

@@ -60,7 +60,7 @@ class SpectralPrior(nn.Module):
     Raises:
         ValueError: if an option is unknown or out of range.
 
-    Example:
+    Examples:
         >>> white = torch.randn(8, 1024, 4, generator=torch.Generator().manual_seed(0))
         >>> round(SpectralPrior(target_beta=1.0, weight=1.0)(white).item(), 1)
         1.0
@@ -112,7 +112,7 @@ class SpectralPrior(nn.Module):
         Returns:
             Comma-separated assignments.
 
-        Example:
+        Examples:
             >>> SpectralPrior(weight=0.1).extra_repr()[:28]
             'target_beta=1.0, weight=0.1,'
         """
@@ -133,7 +133,7 @@ class SpectralPrior(nn.Module):
             ValueError: if the latents are not three-dimensional, too short or not finite.
             TypeError: if the latents are not a real tensor.
 
-        Example:
+        Examples:
             >>> SpectralPrior(reduction="none")(torch.randn(2, 64, 3)).shape
             torch.Size([2, 3])
         """

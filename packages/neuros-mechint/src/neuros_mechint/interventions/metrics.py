@@ -29,7 +29,7 @@ def logit_difference(correct: int | Tensor, wrong: int | Tensor, pos: int = -1) 
     Raises:
         ValueError: At the call, when the logits do not have two or three dimensions.
 
-    Example:
+    Examples:
         >>> logit_difference(1, 0)(torch.tensor([[0.5, 2.0], [1.0, 1.0]]))
         tensor([1.5000, 0.0000])
     """
@@ -60,7 +60,7 @@ def kl_divergence(reference: Any) -> Metric:
     Raises:
         ValueError: At the call, when the logits have another shape than the reference's.
 
-    Example:
+    Examples:
         >>> p = torch.tensor([[0.5, 0.5]]).log()
         >>> q = torch.tensor([[0.25, 0.75]]).log()
         >>> round(kl_divergence(p)(q).item(), 6)  # ln 2 - ln(3) / 2
@@ -93,7 +93,7 @@ def cross_entropy(labels: Tensor) -> Metric:
     Raises:
         ValueError: At the call, when the labels do not fit the logits.
 
-    Example:
+    Examples:
         >>> cross_entropy(torch.tensor([0]))(torch.zeros(1, 2))  # ln 2
         tensor([0.6931])
     """

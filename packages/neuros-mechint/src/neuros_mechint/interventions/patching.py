@@ -64,7 +64,7 @@ def recovery(clean: Tensor, corrupted: Tensor, patched: Tensor) -> float:
     Raises:
         ValueError: When clean and corrupted do not differ in the metric (relative to 1e-8).
 
-    Example:
+    Examples:
         >>> recovery(torch.tensor(4.0), torch.tensor(2.0), torch.tensor(3.0))
         0.5
 
@@ -91,7 +91,7 @@ class ActivationPatcher:
     Raises:
         ValueError: When `n_heads` or `batch_size` is not positive.
 
-    Example:
+    Examples:
         >>> net = nn.Sequential(nn.Linear(1, 1, bias=False), nn.Identity())
         >>> clean, corrupted = torch.ones(1, 1), torch.zeros(1, 1)
         >>> ActivationPatcher(net).patch(clean, corrupted, ["0"], metric=lambda y: y[:, 0]).recovery
@@ -141,7 +141,7 @@ class ActivationPatcher:
             ValueError: When there is no site, the shapes of the two runs differ at a site, or clean
                 and corrupted do not differ in the metric.
 
-        Example:
+        Examples:
             >>> net = nn.Sequential(nn.Identity(), nn.Linear(2, 1, bias=False))
             >>> _ = nn.init.ones_(net[1].weight)
             >>> clean, corrupted = torch.tensor([[3.0, 1.0]]), torch.zeros(1, 2)
@@ -177,7 +177,7 @@ class ActivationPatcher:
             RuntimeError: When the site was not reached.
             ValueError: When the two runs differ in shape there.
 
-        Example:
+        Examples:
             >>> net = nn.Sequential(nn.Identity(), nn.ReLU())
             >>> source, target = torch.ones(1, 2), torch.zeros(1, 2)
             >>> ActivationPatcher(net).patch_layer("0", source, target, index=(..., 1))
@@ -223,7 +223,7 @@ class ActivationPatcher:
                 and corrupted do not differ in the metric, `heads` comes with `neurons` or without
                 `n_heads`, or a site that is to be divided has an index already.
 
-        Example:
+        Examples:
             >>> net = nn.Sequential(nn.Identity(), nn.Linear(2, 1, bias=False))
             >>> _ = nn.init.ones_(net[1].weight)
             >>> clean, corrupted = torch.tensor([[3.0, 1.0]]), torch.zeros(1, 2)

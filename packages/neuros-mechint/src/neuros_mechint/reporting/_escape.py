@@ -20,7 +20,7 @@ def escape_text(value: object) -> str:
     Returns:
         The text with markup characters as references, and characters that HTML forbids replaced.
 
-    Example:
+    Examples:
         >>> escape_text('<b title="x">')
         '&lt;b title=&quot;x&quot;&gt;'
     """

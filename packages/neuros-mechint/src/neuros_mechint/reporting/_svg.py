@@ -81,7 +81,7 @@ def draw_matplotlib(figure: Any) -> str:
     Returns:
         SVG source.
 
-    Example:
+    Examples:
         >>> from matplotlib.figure import Figure
         >>> "<svg" in draw_matplotlib(Figure())
         True
@@ -110,7 +110,7 @@ def embed_svg(source: str, *, scope: str, label: str) -> str:
         ValueError: if the source is not well-formed, holds scripts, handlers or foreign content,
             or refers to anything outside itself.
 
-    Example:
+    Examples:
         >>> embed_svg('<svg viewBox="0 0 1 1"><g id="a"/></svg>', scope="f1", label="A dot")
         '<svg viewBox="0 0 1 1" role="img" aria-label="A dot"><g id="f1-a"></g></svg>'
     """

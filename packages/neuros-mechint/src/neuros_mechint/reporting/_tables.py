@@ -24,7 +24,7 @@ def check_frame(frame: object) -> None:
     Raises:
         TypeError: if it is not a `pandas.DataFrame`.
 
-    Example:
+    Examples:
         >>> import pandas as pd
         >>> check_frame(pd.DataFrame())
     """
@@ -44,7 +44,7 @@ def render_table(frame: "pd.DataFrame") -> str:
     Returns:
         One `<table>` element.
 
-    Example:
+    Examples:
         >>> import pandas as pd
         >>> "<td class=n data-v=1.5>1.500</td>" in render_table(pd.DataFrame({"x": [1.5]}))
         True
@@ -74,7 +74,7 @@ def render_heat_map(frame: "pd.DataFrame", *, corner: str) -> str:
     Returns:
         One `<table>` element; the strongest shade is the largest absolute value.
 
-    Example:
+    Examples:
         >>> import pandas as pd
         >>> frame = pd.DataFrame({"t0": [-1.0]}, index=["mlp"])
         >>> "--s:100%" in render_heat_map(frame, corner="layer")

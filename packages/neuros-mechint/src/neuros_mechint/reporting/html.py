@@ -47,7 +47,7 @@ class Report:
     Raises:
         TypeError: if `provenance` is of another type, or holds what JSON cannot.
 
-    Example:
+    Examples:
         >>> import pandas as pd
         >>> report = Report("Decoding", provenance={"seed": 0})
         >>> report.add_heading("Accuracy")
@@ -87,7 +87,7 @@ class Report:
         Raises:
             ValueError: if `level` is neither 2 nor 3.
 
-        Example:
+        Examples:
             >>> Report("Run").add_heading("Methods")
         """
         if level not in (2, 3):
@@ -103,7 +103,7 @@ class Report:
         Args:
             text: plain text; a blank line starts a new paragraph.
 
-        Example:
+        Examples:
             >>> Report("Run").add_text("First paragraph.\n\nSecond paragraph.")
         """
         for paragraph in re.split(r"\n\s*\n", text.strip()):
@@ -120,7 +120,7 @@ class Report:
         Raises:
             TypeError: if `frame` is not a data frame.
 
-        Example:
+        Examples:
             >>> import pandas as pd
             >>> Report("Run").add_table(pd.DataFrame({"loss": [0.3]}), caption="Last epoch")
         """
@@ -144,7 +144,7 @@ class Report:
             ValueError: if the long frame lacks the value, or gives a patch twice, or a wide frame
                 is given a `value`.
 
-        Example:
+        Examples:
             >>> import pandas as pd
             >>> frame = pd.DataFrame({"layer": ["a", "b"], "recovery": [0.1, 0.9]})
             >>> Report("Run").add_patching(frame, caption="Recovery")
@@ -175,7 +175,7 @@ class Report:
             TypeError: if `figure` is neither.
             ValueError: if the SVG is malformed or not self-contained.
 
-        Example:
+        Examples:
             >>> Report("Run").add_figure('<svg viewBox="0 0 1 1"></svg>', caption="Nothing")
         """
         if isinstance(figure, str):
@@ -202,7 +202,7 @@ class Report:
         Returns:
             HTML source.
 
-        Example:
+        Examples:
             >>> Report("Run").to_html().startswith("<!DOCTYPE html>")
             True
         """
@@ -228,7 +228,7 @@ class Report:
         Raises:
             FileNotFoundError: if the folder does not exist.
 
-        Example:
+        Examples:
             >>> import tempfile
             >>> with tempfile.TemporaryDirectory() as folder:
             ...     Report("Run").save(Path(folder) / "run.html").name

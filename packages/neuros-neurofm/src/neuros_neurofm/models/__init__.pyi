@@ -1,5 +1,5 @@
 from .heads import ContrastiveHead, DecoderHead, EncoderHead, ForecastHead
-from .mamba import MambaBackbone, MambaBlock
+from .mamba import MambaBackbone, MambaBlock, MambaState
 from .multimodal_neurofmx import MultiModalNeuroFMX, NeuroFMXOutput
 from .neurofmx import NeuroFMX
 from .perceiver import PerceiverIO
@@ -12,6 +12,7 @@ __all__ = [
     "ForecastHead",
     "MambaBackbone",
     "MambaBlock",
+    "MambaState",
     "MultiModalNeuroFMX",
     "NeuroFMX",
     "NeuroFMXOutput",

@@ -36,7 +36,7 @@ class MambaBackbone(nn.Module):
         ValueError: If a size does not fit another.
         RuntimeError: If `backend="cuda"` and the kernels cannot be imported.
 
-    Example:
+    Examples:
         >>> import torch
         >>> backbone = MambaBackbone(16, 2, headdim=8, d_state=4)
         >>> y, state = backbone(torch.zeros(3, 5, 16), return_state=True)
@@ -101,7 +101,7 @@ class MambaBackbone(nn.Module):
         Returns:
             One state per block.
 
-        Example:
+        Examples:
             >>> len(MambaBackbone(16, 3, headdim=8).init_state(2))
             3
         """
@@ -187,7 +187,7 @@ class MambaBackbone(nn.Module):
             ValueError: If a shape or the number of states does not fit.
             TypeError: If an argument has the wrong type.
 
-        Example:
+        Examples:
             >>> import torch
             >>> backbone = MambaBackbone(16, 2, headdim=8)
             >>> y, state = backbone.step(torch.zeros(1, 16), backbone.init_state(1))

@@ -50,7 +50,7 @@ class MambaBlock(nn.Module):
         ValueError: If a size does not fit another, or version 1 is given `backend="cuda"`.
         RuntimeError: If `backend="cuda"` and the kernels cannot be imported.
 
-    Example:
+    Examples:
         Two pieces of a sequence, the second from the state of the first, equal one run.
 
         >>> import torch
@@ -157,7 +157,7 @@ class MambaBlock(nn.Module):
         Returns:
             The state, in float32 (float64 for a block in float64).
 
-        Example:
+        Examples:
             >>> MambaBlock(16, headdim=8, d_state=4).init_state(3).ssm.shape
             torch.Size([3, 4, 8, 4])
         """
@@ -251,7 +251,7 @@ class MambaBlock(nn.Module):
             ValueError: If a shape does not fit, or the block is bidirectional.
             TypeError: If an argument has the wrong type.
 
-        Example:
+        Examples:
             >>> import torch
             >>> block = MambaBlock(16, headdim=8, d_state=4)
             >>> y, state = block.step(torch.zeros(3, 16), block.init_state(3))

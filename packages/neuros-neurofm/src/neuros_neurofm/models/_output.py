@@ -24,7 +24,7 @@ class NeuroFMXOutput(Mapping[str, Tensor | dict[str, Tensor]]):
         forecast: The samples after the input per modality, (batch, horizon, channel), or None;
             log-rates for spikes.
 
-    Example:
+    Examples:
         >>> import torch
         >>> x = torch.zeros(1, 2)
         >>> out = NeuroFMXOutput(x, x, x, x, {})

@@ -21,7 +21,7 @@ class DecoderHead(nn.Module):
     Raises:
         ValueError: `behavior_dim` < 1.
 
-    Example:
+    Examples:
         >>> import torch
         >>> head = DecoderHead(8, 2)
         >>> index, elapsed = torch.tensor([[-1, 0, 3]]), torch.zeros(1, 3)
@@ -80,7 +80,7 @@ class EncoderHead(nn.Module):
         rank: Width of the product.
         n_basis: Number of cosines per grid step.
 
-    Example:
+    Examples:
         >>> import torch
         >>> head = EncoderHead(8, 4)
         >>> index, phase = torch.tensor([[0, 0, 1, 1]]), torch.tensor([[0.5, 1.0, 0.5, 1.0]])
@@ -131,6 +131,11 @@ class EncoderHead(nn.Module):
         return samples
 
 
+# Adam moves a parameter by about its learning rate per step, and between persistence (1) and the
+# mean (0) lies a whole unit: at 1e-3 a hundred steps with this factor, a thousand without.
+_SHRINKAGE_SPEED = 10.0
+
+
 class ForecastHead(nn.Module):
     r"""The next samples of every channel, as a change against the last one.
 
@@ -147,7 +152,7 @@ class ForecastHead(nn.Module):
     Raises:
         ValueError: `horizon` < 1.
 
-    Example:
+    Examples:
         >>> import torch
         >>> head = ForecastHead(8, 4, horizon=3)
         >>> last = torch.tensor([[2.0, -1.0]])
@@ -161,7 +166,7 @@ class ForecastHead(nn.Module):
             raise ValueError(f"horizon must be >= 1 sample, got {horizon}")
         self.horizon = horizon
         self.rank = rank
-        self.shrinkage = nn.Parameter(torch.ones(horizon))
+        self.shrinkage = nn.Parameter(torch.zeros(horizon))
         self.state = nn.Linear(latent_dim, horizon * rank)
         self.unit = nn.Linear(unit_dim, rank)
         self.offset = nn.Linear(unit_dim, horizon)
@@ -187,7 +192,8 @@ class ForecastHead(nn.Module):
         state = self.state(latent).view(-1, self.horizon, self.rank) * self.rank**-0.5
         change = state @ self.unit(units).transpose(-1, -2)
         offset = self.offset(units).transpose(-1, -2)
-        future: Tensor = self.shrinkage.unsqueeze(-1) * last.unsqueeze(1) + change + offset
+        rho = 1 + _SHRINKAGE_SPEED * self.shrinkage
+        future: Tensor = rho.unsqueeze(-1) * last.unsqueeze(1) + change + offset
         return future
 
 
@@ -198,7 +204,7 @@ class ContrastiveHead(nn.Module):
         latent_dim: Width of the pooled latent.
         out_dim: Width of the vector.
 
-    Example:
+    Examples:
         >>> import torch
         >>> head = ContrastiveHead(8)
         >>> round(head(torch.randn(1, 8)).norm().item(), 4)

@@ -69,7 +69,7 @@ class MultiModalNeuroFMX(
     Raises:
         ValueError: an unknown modality, or a size, rate or probability outside its range.
 
-    Example:
+    Examples:
         >>> import torch
         >>> model = MultiModalNeuroFMX(
         ...     32, 1, 8, 16, modalities=("spike",), sampling_rates={"spike": 100.0}

@@ -30,7 +30,7 @@ def _neurofmx(
     Returns:
         The model.
 
-    Example:
+    Examples:
         >>> model = NeuroFMX(32, 1, modalities=("fmri",), sampling_rates={"fmri": 0.5})
         >>> model.config["n_mamba_blocks"], model.config["latent_dim"]
         (1, 32)

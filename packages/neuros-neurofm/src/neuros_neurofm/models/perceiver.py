@@ -50,7 +50,7 @@ class PerceiverIO(nn.Module):
     Raises:
         ValueError: `depth` < 1, or the width does not divide into heads of even size.
 
-    Example:
+    Examples:
         >>> import torch
         >>> fusion = PerceiverIO(16, depth=1)
         >>> times = torch.tensor([[0.1, 0.2, 0.3]], dtype=torch.float64)

@@ -26,7 +26,7 @@ class PopT(nn.Module):
     Raises:
         ValueError: `depth` < 1, or the width does not divide into heads of even size.
 
-    Example:
+    Examples:
         >>> import torch
         >>> popt = PopT(16, depth=2).eval()
         >>> tokens = torch.randn(2, 5, 16)

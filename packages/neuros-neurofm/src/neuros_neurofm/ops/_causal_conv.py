@@ -211,7 +211,7 @@ def causal_conv1d(
         ValueError: If a shape or the activation does not fit.
         TypeError: If an input is not a tensor of the needed kind.
 
-    Example:
+    Examples:
         A filter of ones sums the last two samples.
 
         >>> import torch

@@ -293,7 +293,7 @@ def selective_scan(
         ValueError: If a shape or the number of groups does not fit.
         TypeError: If an input is not a tensor of the needed kind.
 
-    Example:
+    Examples:
         Without decay the state is the running sum of the inputs.
 
         >>> import torch

@@ -320,7 +320,7 @@ def ssd(
         ValueError: If a shape, `chunk_size` or the number of groups does not fit.
         TypeError: If an input is not a tensor of the needed kind.
 
-    Example:
+    Examples:
         Without decay the state is the running sum of the inputs.
 
         >>> import torch

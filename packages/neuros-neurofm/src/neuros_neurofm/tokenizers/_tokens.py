@@ -16,7 +16,7 @@ class Tokens(NamedTuple):
             float64 and non-decreasing along the row.
         mask: False where a token rests on no valid sample, (batch, token).
 
-    Example:
+    Examples:
         >>> import torch
         >>> times = torch.tensor([[0.02, 0.04]], dtype=torch.float64)
         >>> tokens = Tokens(torch.zeros(1, 2, 8), times, torch.ones(1, 2, dtype=torch.bool))

@@ -29,7 +29,7 @@ class UnitEmbedding(nn.Module):
         dim: Length of the vectors.
         id_dropout: Probability, per training call, of treating every id as unknown.
 
-    Example:
+    Examples:
         >>> units = UnitEmbedding(8)
         >>> units.extend(["probe0/1", "probe0/2"])
         >>> units.ids, units.subset(["probe0/2"]).shape

@@ -60,7 +60,7 @@ class CalciumTokenizer(nn.Module):
         ValueError: `sampling_rate` or `patch` is not > 0, or `patch` is no whole number of samples
             where no rate is given.
 
-    Example:
+    Examples:
         >>> import torch
         >>> tokenizer = CalciumTokenizer(32, sampling_rate=30.0)
         >>> tokens = tokenizer(torch.randn(1, 3, 20))

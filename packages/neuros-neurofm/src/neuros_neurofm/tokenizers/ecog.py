@@ -35,7 +35,7 @@ class ECoGTokenizer(nn.Module):
         ValueError: `sampling_rate` or `patch` is not > 0, or `patch` is no whole number of samples
             where no rate is given.
 
-    Example:
+    Examples:
         >>> import torch
         >>> tokenizer = ECoGTokenizer(32, sampling_rate=1000.0)
         >>> tokens = tokenizer(torch.randn(1, 150, 3))

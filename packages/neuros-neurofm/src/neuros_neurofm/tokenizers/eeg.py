@@ -79,7 +79,7 @@ class EEGTokenizer(nn.Module):
         ValueError: `sampling_rate` or `patch` is not > 0, or `patch` is no whole number of samples
             where no rate is given.
 
-    Example:
+    Examples:
         >>> import torch
         >>> tokenizer = EEGTokenizer(32, sampling_rate=160.0)
         >>> tokens = tokenizer(torch.randn(1, 96, 64))

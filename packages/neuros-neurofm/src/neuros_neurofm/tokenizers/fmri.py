@@ -63,7 +63,7 @@ class fMRITokenizer(nn.Module):  # noqa: N801 - the spelling of the field
         ValueError: `sampling_rate` or `patch` is not > 0, or `patch` is no whole number of samples
             where no rate is given.
 
-    Example:
+    Examples:
         >>> import torch
         >>> tokenizer = fMRITokenizer(32, sampling_rate=0.5)
         >>> tokens = tokenizer(torch.randn(1, 3, 28))

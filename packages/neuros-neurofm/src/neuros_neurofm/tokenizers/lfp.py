@@ -35,7 +35,7 @@ class LFPTokenizer(nn.Module):
         ValueError: `sampling_rate` or `patch` is not > 0, or `patch` is no whole number of samples
             where no rate is given.
 
-    Example:
+    Examples:
         >>> import torch
         >>> tokenizer = LFPTokenizer(32, sampling_rate=1000.0)
         >>> tokens = tokenizer(torch.randn(1, 150, 3))

@@ -60,7 +60,7 @@ class SpikeTokenizer(nn.Module):
         ValueError: `sampling_rate` or `patch` is not > 0, or `patch` is no whole number of samples
             where no rate is given.
 
-    Example:
+    Examples:
         >>> import torch
         >>> tokenizer = SpikeTokenizer(32, sampling_rate=100.0)
         >>> tokens = tokenizer(torch.ones(1, 6, 5))

@@ -1,0 +1,5 @@
+"""MultiModalNeuroFMX: one trainable, streamable model for seven kinds of neural recording."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
