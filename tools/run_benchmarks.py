@@ -6,6 +6,7 @@ A benchmark prints one line per comparison,
 `BENCH | what | peer version | ratio R | bar B`, and asserts its bar.
 """
 
+import os
 import re
 import subprocess
 import sys
@@ -22,7 +23,10 @@ def main() -> int:
         files = [str(p) for p in sorted(folder.glob("bench_*.py"))]
         command = [sys.executable, "-m", "pytest", "-c", str(root / "pyproject.toml"), "-s"]
         command += ["-o", "python_functions=bench_* test_*", *sys.argv[1:], *files]
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        done = subprocess.run(
+            command, stdout=subprocess.PIPE, text=True, check=False, env=environment
+        )
         print(done.stdout)
         status |= done.returncode
         package = folder.parent.name

@@ -35,7 +35,7 @@ def test_duration_of_an_irregular_signal_is_last_time_minus_first() -> None:
 )
 def test_a_malformed_signal_is_refused(kwargs: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        Signal(**kwargs)  # type: ignore[arg-type]
+        Signal(**kwargs)
 
 
 def test_events_keep_silent_units_and_observed_time() -> None:
@@ -60,7 +60,7 @@ def test_events_keep_silent_units_and_observed_time() -> None:
 def test_malformed_events_are_refused(kwargs: dict[str, object], message: str) -> None:
     good = {"times": np.array([0.1, 0.4]), "unit_ids": np.array([0, 2]), "n_units": 3}
     with pytest.raises(ValueError, match=message):
-        Events(**(good | kwargs))  # type: ignore[arg-type]
+        Events(**(good | kwargs))
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_malformed_intervals_are_refused(
     start: list[float], end: list[float], columns: dict[str, object], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        Intervals(np.array(start), np.array(end), columns)  # type: ignore[arg-type]
+        Intervals(np.array(start), np.array(end), columns)
 
 
 def test_a_recording_lasts_as_long_as_its_longest_part() -> None:
@@ -100,7 +100,7 @@ def test_a_recording_lasts_as_long_as_its_longest_part() -> None:
 def test_empty_parts_have_no_duration() -> None:
     empty = Signal(np.zeros((0, 1)), times=np.zeros(0))
     none = Intervals(np.zeros(0), np.zeros(0))
-    assert Recording("r", "s", "1", Species.RAT, {"lfp": empty}, {"t": none}).duration == 0.0  # type: ignore[dict-item]
+    assert Recording("r", "s", "1", Species.RAT, {"lfp": empty}, {"t": none}).duration == 0.0
 
 
 def test_a_recording_names_its_modalities_by_the_enum() -> None:
@@ -109,7 +109,7 @@ def test_a_recording_names_its_modalities_by_the_enum() -> None:
         "s",
         "1",
         Species.RAT,
-        {"lfp": Signal(np.zeros((2, 1)), rate=1.0)},  # type: ignore[dict-item]
+        {"lfp": Signal(np.zeros((2, 1)), rate=1.0)},
     )
     assert list(recording.modalities) == [Modality.LFP]
 
@@ -126,4 +126,4 @@ def test_a_recording_without_any_data_is_refused() -> None:
 
 def test_an_unknown_modality_is_refused() -> None:
     with pytest.raises(ValueError, match="'lidar' is not a valid Modality"):
-        Recording("r", "s", "1", Species.RAT, {"lidar": Signal(np.zeros((2, 1)), rate=1.0)})  # type: ignore[dict-item]
+        Recording("r", "s", "1", Species.RAT, {"lidar": Signal(np.zeros((2, 1)), rate=1.0)})

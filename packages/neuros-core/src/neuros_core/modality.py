@@ -5,8 +5,17 @@ from enum import StrEnum
 __all__ = ["Modality", "Species"]
 
 
-class Modality(StrEnum):
-    """Kind of neural recording, in the fixed order of the model's modality ids.
+class _OrderedStrEnum(StrEnum):
+    """Strings with a number: `id` is the position in the order of definition."""
+
+    id: int
+
+    def __init__(self, _label: str) -> None:
+        self.id = len(type(self).__members__)
+
+
+class Modality(_OrderedStrEnum):
+    """Kind of neural recording; `id` is its place in the fixed order, as models number them.
 
     Examples:
         >>> Modality("ecog").id, [str(m) for m in Modality][:3]
@@ -21,18 +30,13 @@ class Modality(StrEnum):
     ECOG = "ecog"
     EMG = "emg"
 
-    @property
-    def id(self) -> int:
-        """Position in the fixed order: 0 for spikes, 6 for EMG."""
-        return list(Modality).index(self)
 
-
-class Species(StrEnum):
-    """Species of a recorded subject, at the resolution that domain adaptation uses.
+class Species(_OrderedStrEnum):
+    """Species of a recorded subject; `id` is what a batch holds under `species`.
 
     Examples:
-        >>> Species("mouse")
-        <Species.MOUSE: 'mouse'>
+        >>> Species("mouse"), Species.MOUSE.id
+        (<Species.MOUSE: 'mouse'>, 2)
     """
 
     HUMAN = "human"

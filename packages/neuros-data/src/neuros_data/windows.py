@@ -18,7 +18,6 @@ __all__ = ["WindowSpec", "Windows", "view_windows"]
 
 Meta = dict[str, Any]
 _READERS = 128
-_SPECIES = {str(species): i for i, species in enumerate(Species)}
 
 
 class Windows:
@@ -285,7 +284,7 @@ class Windows:
         batch["source"] = np.empty(len(numbers), np.int64)
         for r, rows in rows_of.items():
             meta = self._files.meta(self.recordings[r])
-            batch["species"][rows] = _SPECIES[meta["species"]]
+            batch["species"][rows] = Species(meta["species"]).id
             batch["source"][rows] = self.sources.index(source_of(meta))
         batch["recording_index"] = numbers.astype(np.int64)
         batch["start_time"] = starts

@@ -206,7 +206,7 @@ def test_finite_values_whose_sum_overflows_are_accepted() -> None:
 def test_a_list_is_refused(estimator: Estimator) -> None:
     # The second message is that of the shape checker, which sees the argument first when it is on.
     with pytest.raises(TypeError, match=r"or a numpy.ndarray, got list|Type-check error"):
-        estimator.compute([1.0, 2.0])  # type: ignore[type-var]
+        estimator.compute([1.0, 2.0])
 
 
 def test_complex_and_text_are_refused() -> None:

@@ -182,7 +182,7 @@ def test_bad_options_are_refused(options: dict[str, object], message: str) -> No
 def test_bad_latents_are_refused() -> None:
     # The second message is that of the shape checker, which sees the argument first when it is on.
     with pytest.raises(TypeError, match=r"torch.Tensor, got ndarray|Type-check error"):
-        SpectralPrior()(np.zeros((2, 100, 3)))  # type: ignore[arg-type]
+        SpectralPrior()(np.zeros((2, 100, 3)))
     with pytest.raises(ValueError, match=r"\(batch, time, channel\), got \(100, 3\)"):
         SpectralPrior()(torch.zeros(100, 3))
     with pytest.raises(ValueError, match="at least 8 frequencies"):

@@ -354,15 +354,15 @@ def test_provenance_is_collected_when_none_is_given_and_copied_when_it_is() -> N
 def test_bad_arguments_are_refused() -> None:
     made = report()
     with pytest.raises(TypeError, match="int"):
-        Report("Run", provenance=3)  # type: ignore[arg-type]
+        Report("Run", provenance=3)
     with pytest.raises(TypeError, match="JSON serializable"):
         Report("Run", provenance={"x": object()})
     with pytest.raises(ValueError, match=r"level must be 2 .* got 1"):
         made.add_heading("x", level=1)
     with pytest.raises(TypeError, match="dict"):
-        made.add_table({"x": [1]})  # type: ignore[arg-type]
+        made.add_table({"x": [1]})
     with pytest.raises(TypeError, match="int"):
-        made.add_figure(3)  # type: ignore[arg-type]
+        made.add_figure(3)
     long = pd.DataFrame({"layer": ["a", "a"], "effect": [1.0, 2.0]})
     with pytest.raises(ValueError, match="more than once per layer"):
         made.add_patching(long)

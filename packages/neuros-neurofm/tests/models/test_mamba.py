@@ -287,7 +287,7 @@ def test_repr_names_the_sizes() -> None:
 )
 def test_a_block_that_does_not_fit_is_refused(changes: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        MambaBlock(**({"d_model": 12, "headdim": 6} | changes))  # type: ignore[arg-type]
+        MambaBlock(**({"d_model": 12, "headdim": 6} | changes))
 
 
 @pytest.mark.parametrize(

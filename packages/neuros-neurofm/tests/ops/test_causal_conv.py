@@ -125,4 +125,4 @@ def test_errors_name_what_is_needed(
 ) -> None:
     x, w, _, _ = draw()
     with pytest.raises(error, match=message):
-        causal_conv1d(**({"x": x, "weight": w} | changes))  # type: ignore[arg-type]
+        causal_conv1d(**({"x": x, "weight": w} | changes))

@@ -186,4 +186,4 @@ def test_errors_name_what_is_needed(
     i = draw()
     given_inputs = {"u": i.u, "delta": i.delta, "A": i.A, "B": i.B, "C": i.C} | changes
     with pytest.raises(error, match=message):
-        selective_scan(**given_inputs)  # type: ignore[arg-type]
+        selective_scan(**given_inputs)

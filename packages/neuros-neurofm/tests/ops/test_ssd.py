@@ -262,4 +262,4 @@ def test_errors_name_what_is_needed(
     changes: dict[str, object], error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
-        ssd(**bad(**changes))  # type: ignore[arg-type]
+        ssd(**bad(**changes))
