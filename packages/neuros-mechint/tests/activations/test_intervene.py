@@ -1,5 +1,7 @@
 import copy
 import pathlib
+import types
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -126,6 +128,24 @@ class Holder(nn.Module):
         return self.inner(x)
 
 
+@dataclass(frozen=True)
+class ReadOnly(Mapping):
+    """Outputs by key and by attribute, without assignment."""
+
+    label: str
+    first: Tensor
+    second: Tensor
+
+    def __getitem__(self, key):
+        return getattr(self, key)
+
+    def __iter__(self):
+        return iter(("label", "first", "second"))
+
+    def __len__(self):
+        return 3
+
+
 CONTAINERS = {
     "tuple": (lambda a, b: ("t", a, b), 1, 2),
     "list": (lambda a, b: ["t", a, b], 1, 2),
@@ -133,6 +153,7 @@ CONTAINERS = {
     "named tuple": (lambda a, b: Pair("t", a, b), "first", "second"),
     "named tuple by position": (lambda a, b: Pair("t", a, b), 1, -1),
     "dataclass": (lambda a, b: Record("t", a, b), "first", "second"),
+    "read-only mapping": (lambda a, b: ReadOnly("t", a, b), "first", "second"),
     "dict by position": (lambda a, b: {"label": "t", "first": a, "second": b}, 1, 2),
     "nested": (lambda a, b: (("t", [a]), {"b": b}), 0, 1),
     "structseq": (lambda a, b: torch.return_types.max((a, b)), 0, 1),
@@ -144,9 +165,15 @@ def flat(value: Any) -> list[Any]:
         return [leaf for member in value for leaf in flat(member)]
     if isinstance(value, dict):
         return flat(list(value.values()))
-    if isinstance(value, Record):
+    if isinstance(value, (Record, ReadOnly)):
         return [value.label, value.first, value.second]
     return [value]
+
+
+def test_a_container_that_cannot_be_rebuilt_is_refused(x: Tensor) -> None:
+    model = Holder(lambda a, b: types.MappingProxyType({"first": a, "second": b}))
+    with pytest.raises(TypeError, match="mappingproxy is read-only and cannot be rebuilt"):
+        run(model, x, edits={"inner": Zero()})
 
 
 @pytest.mark.parametrize("name", CONTAINERS)

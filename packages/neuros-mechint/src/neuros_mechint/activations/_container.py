@@ -34,18 +34,19 @@ def _with_members(value: Any, members: Mapping[Any, object]) -> Any:
     if isinstance(value, tuple):
         items = [members.get(k, member) for k, member in enumerate(value)]
         return value._make(items) if hasattr(value, "_make") else type(value)(items)
+    assignable = hasattr(value, "__setitem__")
+    if not assignable and not is_dataclass(value):
+        raise TypeError(
+            f"a {type(value).__name__} is read-only and cannot be rebuilt with other members "
+            f"{list(members)}; return a dict, a tuple or a dataclass, or edit inside the module"
+        )
     changed = copy.copy(value)
     for key, member in members.items():
-        if hasattr(changed, "__setitem__"):
+        if assignable:
             changed[key] = member
-        elif is_dataclass(value):
+        else:
             # Frozen dataclasses refuse assignment, and `replace` would run __post_init__ again.
             object.__setattr__(changed, str(key), member)
-        else:
-            raise TypeError(
-                f"a {type(value).__name__} is read-only and cannot be rebuilt with another "
-                f"{key!r}; return a dict, a tuple or a dataclass, or edit inside the module"
-            )
     return changed
 
 

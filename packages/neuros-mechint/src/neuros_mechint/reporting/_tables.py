@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Hashable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, SupportsFloat
 
 from neuros_mechint.reporting._escape import escape_text
 
@@ -136,7 +136,7 @@ def _cells(values: Sequence[Any]) -> list[str]:
     ]
 
 
-def _sort_key(value: float | None) -> str:
+def _sort_key(value: SupportsFloat | None) -> str:
     if value is None or math.isnan(value):
         return "NaN"
     # The spelling of JavaScript.
