@@ -50,7 +50,7 @@ def test_untrained_forecast_is_persistence() -> None:
 def test_forecast_can_be_that_of_an_ar1_process() -> None:
     head, last = ForecastHead(8, 4, horizon=4), torch.randn(2, 3)
     with torch.no_grad():
-        head.shrinkage.copy_(0.8 ** torch.arange(1, 5))
+        head.rho_offset.mul_(0).add_((0.8 ** torch.arange(1, 5) - 1) / 10)
     expected = torch.stack([0.8**h * last for h in range(1, 5)], dim=1)
     torch.testing.assert_close(head(torch.randn(2, 8), torch.randn(1, 3, 4), last), expected)
 
@@ -61,14 +61,14 @@ def test_forecast_learns_the_shrinkage_of_a_known_process() -> None:
     last = torch.randn(4_000, 1, generator=generator)
     noise = torch.randn(4_000, 2, 1, generator=generator) * 0.1
     future = torch.stack([0.9 * last, 0.81 * last], dim=1) + noise
-    optimiser = torch.optim.Adam([head.shrinkage], lr=0.05)
+    optimiser = torch.optim.Adam([head.rho_offset], lr=0.005)
     for _ in range(150):
         loss = (head(torch.zeros(4_000, 8), torch.zeros(1, 1, 4), last) - future).square().mean()
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
     # The standard error of a slope is 0.1 / sqrt(4000) = 0.0016.
-    torch.testing.assert_close(head.shrinkage.data, torch.tensor([0.9, 0.81]), atol=0.01, rtol=0)
+    torch.testing.assert_close(head.rho.data, torch.tensor([0.9, 0.81]), atol=0.01, rtol=0)
 
 
 def test_forecast_moves_all_its_weights_away_from_zero() -> None:

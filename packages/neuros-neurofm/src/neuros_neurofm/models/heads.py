@@ -133,7 +133,7 @@ class EncoderHead(nn.Module):
 
 # Adam moves a parameter by about its learning rate per step, and between persistence (1) and the
 # mean (0) lies a whole unit: at 1e-3 a hundred steps with this factor, a thousand without.
-_SHRINKAGE_SPEED = 10.0
+_RHO_SPEED = 10.0
 
 
 class ForecastHead(nn.Module):
@@ -166,12 +166,17 @@ class ForecastHead(nn.Module):
             raise ValueError(f"horizon must be >= 1 sample, got {horizon}")
         self.horizon = horizon
         self.rank = rank
-        self.shrinkage = nn.Parameter(torch.zeros(horizon))
+        self.rho_offset = nn.Parameter(torch.zeros(horizon))
         self.state = nn.Linear(latent_dim, horizon * rank)
         self.unit = nn.Linear(unit_dim, rank)
         self.offset = nn.Linear(unit_dim, horizon)
         for zero in (self.state.weight, self.state.bias, self.offset.weight, self.offset.bias):
             nn.init.zeros_(zero)
+
+    @property
+    def rho(self) -> Float[Tensor, " horizon"]:
+        """Share of the last value that each step keeps."""
+        return 1 + _RHO_SPEED * self.rho_offset
 
     def forward(
         self,
@@ -192,8 +197,7 @@ class ForecastHead(nn.Module):
         state = self.state(latent).view(-1, self.horizon, self.rank) * self.rank**-0.5
         change = state @ self.unit(units).transpose(-1, -2)
         offset = self.offset(units).transpose(-1, -2)
-        rho = 1 + _SHRINKAGE_SPEED * self.shrinkage
-        future: Tensor = rho.unsqueeze(-1) * last.unsqueeze(1) + change + offset
+        future: Tensor = self.rho.unsqueeze(-1) * last.unsqueeze(1) + change + offset
         return future
 
 
