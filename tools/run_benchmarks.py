@@ -30,11 +30,12 @@ def main() -> int:
         print(done.stdout)
         status |= done.returncode
         package = folder.parent.name
-        found = re.findall(r"BENCH \| (.*)", done.stdout)
-        rows += [f"| {package} | {re.sub(r' *[|] *', ' | ', line.strip())} |" for line in found]
+        found = re.findall(r"BENCH \| ([^{}\n]*)$", done.stdout, re.MULTILINE)
+        cells = [re.sub(r"\| (?:ratio|bar) ", "| ", line.strip()) for line in found]
+        rows += [f"| {package} | {line} |" for line in cells]
     page = root / "docs" / "accuracy.md"
     head = page.read_text().split(MARK)[0].rstrip()
-    table = ["| package | what | peer, version | ratio measured | bar |", "|---|---|---|---|---|"]
+    table = ["| package | what | peer, version | measured | bar |", "|---|---|---|---|---|"]
     page.write_text("\n".join([head, "", MARK, "", *table, *rows]) + "\n")
     return status
 
