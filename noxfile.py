@@ -114,6 +114,7 @@ def examples(session: nox.Session) -> None:
     install_wheels(session, PACKAGES, *CONSTRAINTS, extras=True)
     session.install(*CONSTRAINTS, *group("test"))
     targets = ["examples", "README.md", "docs", *(f"packages/{p}/README.md" for p in PACKAGES)]
+    targets.append("packages/neuros-sourceweigher/tests/test_projection.py")  # tensors need torch
     pytest = ["pytest", "-c", "pyproject.toml", "-p", "doc_blocks", "-p", "no:doctest", "-s"]
     session.run(*pytest, *targets, *session.posargs, env={"PYTHONPATH": "tools"})
 
