@@ -1,7 +1,5 @@
 """The thin types that the neurOS packages exchange: recordings, batches, domains, protocols."""
 
-from importlib.metadata import version
-
 from neuros_core.domains import (
     ClassSourceWeights,
     DomainStatistics,
@@ -32,4 +30,11 @@ __all__ = [
     "__version__",
 ]
 
-__version__ = version("neuros-core")
+
+def __getattr__(name: str) -> str:
+    """Read the version when it is asked for: importing the reader costs a quarter of NumPy."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("neuros-core")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

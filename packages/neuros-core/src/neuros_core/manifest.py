@@ -1,12 +1,8 @@
 """What made an artefact: versions, code state, configuration, seed and hashes of its inputs."""
 
 import json
-import platform
-import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
-from importlib import metadata
 from typing import Any
 
 __all__ = ["RunManifest", "git_state"]
@@ -79,6 +75,11 @@ class RunManifest:
         Raises:
             TypeError: When `config` holds something that JSON cannot.
         """
+        # These three would cost every import of the package more than NumPy's own modules do.
+        import platform
+        from datetime import UTC, datetime
+        from importlib import metadata
+
         versions = {"python": platform.python_version()}
         for name in packages:
             try:
@@ -132,6 +133,8 @@ def git_state() -> str | None:
         >>> state is None or len(state.removesuffix("+dirty")) >= 7
         True
     """
+    import subprocess
+
     command = ["git", "describe", "--always", "--dirty=+dirty", "--abbrev=12", "--exclude=*"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True)
