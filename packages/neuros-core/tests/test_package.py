@@ -4,6 +4,7 @@ import ast
 import importlib
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -70,3 +71,12 @@ def test_protocols_are_structural() -> None:
     assert not isinstance(object(), Objective)
     assert not isinstance(Term(), HasActivations)
     assert not isinstance(Term(), Callback)
+
+
+def test_the_version_is_that_of_the_distribution() -> None:
+    assert neuros_core.__version__ == version("neuros-core")
+
+
+def test_an_unknown_name_is_told() -> None:
+    with pytest.raises(AttributeError, match="'neuros_core' has no attribute 'nope'"):
+        _ = neuros_core.nope
