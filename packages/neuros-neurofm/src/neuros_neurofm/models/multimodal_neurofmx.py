@@ -355,7 +355,7 @@ class MultiModalNeuroFMX(
             ValueError: the model was built without the modality, spikes, or a constant channel.
         """
         self._require(modality)
-        self._tokenizer(modality).core.calibrate(x, units, mask)
+        self._tokenizer(modality).calibrate(x, units=units, mask=mask)
 
     def _require(self, modality: str) -> None:
         if modality not in self.modalities:

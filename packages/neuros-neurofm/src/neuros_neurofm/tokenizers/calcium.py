@@ -1,7 +1,5 @@
 """Calcium fluorescence into tokens."""
 
-from collections.abc import Sequence
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -9,12 +7,10 @@ from torch import Tensor, nn
 from neuros_neurofm.tokenizers._channel_set import (
     ChannelSetTokenizer,
     Standardised,
-    Tokenised,
     frames,
 )
 from neuros_neurofm.tokenizers._patches import patch_size
-from neuros_neurofm.tokenizers._tokens import Tokens
-from neuros_neurofm.tokenizers._units import UnitEmbedding
+from neuros_neurofm.tokenizers._tokenizer import Tokenizer
 
 __all__ = ["CalciumTokenizer"]
 
@@ -40,7 +36,7 @@ class _StridedFrontEnd(nn.Module):
         return features
 
 
-class CalciumTokenizer(nn.Module):
+class CalciumTokenizer(Tokenizer):
     """Tokens from the fluorescence of cells.
 
     Each cell is standardised by its running mean and deviation (no look-ahead), or by those
@@ -83,9 +79,8 @@ class CalciumTokenizer(nn.Module):
         dropout: float = 0.0,
         unit_dim: int = 64,
     ) -> None:
-        super().__init__()
         size = patch_size(self.modality, sampling_rate, patch, None)
-        self.core = ChannelSetTokenizer(
+        core = ChannelSetTokenizer(
             self.modality,
             _StridedFrontEnd(size, _WIDTH),
             d_model=d_model,
@@ -95,77 +90,4 @@ class CalciumTokenizer(nn.Module):
             sampling_rate=sampling_rate,
             dropout=dropout,
         )
-
-    @property
-    def units(self) -> UnitEmbedding:
-        """Vectors of the named channels."""
-        return self.core.units
-
-    def calibrate(self, x: Tensor, *, units: Sequence[str], mask: Tensor | None = None) -> None:
-        """Fixes mean and deviation of named channels; later calls stop estimating theirs.
-
-        Args:
-            x: Training recording, (batch, time, channel).
-            units: Ids of the channels.
-            mask: True = valid.
-
-        Raises:
-            ValueError: a channel does not vary, or the ids do not match the channels.
-        """
-        self.core.calibrate(x, units, mask)
-
-    def forward(
-        self,
-        x: Tensor,
-        *,
-        units: Sequence[str] | None = None,
-        mask: Tensor | None = None,
-        times: Tensor | None = None,
-        coords: Tensor | None = None,
-    ) -> Tokens:
-        """One token per patch.
-
-        Args:
-            x: dF/F, (batch, time, channel), any number of channels.
-            units: Channel ids; unknown or absent ids get vectors inferred from the data.
-            mask: True = valid; (batch, time, channel) or 3-D and broadcastable to it.
-            times: Seconds of irregular samples, (batch, time) or (time,), non-decreasing.
-            coords: Channel positions in metres, (channel, 3); read where the id is not known.
-
-        Returns:
-            `Tokens` of ceil(time / patch) vectors; token s rests on samples up to the end of
-            patch s only.
-
-        Raises:
-            TypeError: `x` is no real tensor, or the mask is not boolean.
-            ValueError: wrong shape, NaN or infinity at a valid sample, or times that decrease.
-        """
-        return self.tokenize(x, units=units, mask=mask, times=times, coords=coords).tokens
-
-    def tokenize(
-        self,
-        x: Tensor,
-        *,
-        units: Sequence[str] | None = None,
-        mask: Tensor | None = None,
-        times: Tensor | None = None,
-        coords: Tensor | None = None,
-        rate: float | None = None,
-    ) -> Tokenised:
-        """Like `forward`, with the unit vectors and the checked input beside the tokens.
-
-        Args:
-            x: As in `forward`.
-            units: As in `forward`.
-            mask: As in `forward`.
-            times: As in `forward`.
-            coords: As in `forward`.
-            rate: Samples per second where the tokenizer was built without a sampling rate.
-
-        Returns:
-            Tokens, unit vectors, clean input and full mask.
-        """
-        result: Tokenised = self.core(
-            x, units=units, mask=mask, times=times, coords=coords, rate=rate
-        )
-        return result
+        super().__init__(core)

@@ -1,17 +1,14 @@
 """Scalp EEG into tokens."""
 
-from collections.abc import Sequence
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from neuros_neurofm.tokenizers._channel_set import ChannelSetTokenizer, Standardised, Tokenised
+from neuros_neurofm.tokenizers._channel_set import ChannelSetTokenizer, Standardised
 from neuros_neurofm.tokenizers._patches import patch_size
 from neuros_neurofm.tokenizers._spectral import CausalLogPower
-from neuros_neurofm.tokenizers._tokens import Tokens
-from neuros_neurofm.tokenizers._units import UnitEmbedding
+from neuros_neurofm.tokenizers._tokenizer import Tokenizer
 
 __all__ = ["EEGTokenizer"]
 
@@ -59,7 +56,7 @@ class _EEGFrontEnd(nn.Module):
         return mean / fraction.clamp_min(1.0 / size).unsqueeze(-1)
 
 
-class EEGTokenizer(nn.Module):
+class EEGTokenizer(Tokenizer):
     """Tokens from scalp potentials.
 
     Each channel is standardised by its running mean and deviation (no look-ahead), or by those
@@ -102,9 +99,8 @@ class EEGTokenizer(nn.Module):
         dropout: float = 0.0,
         unit_dim: int = 64,
     ) -> None:
-        super().__init__()
         size = patch_size(self.modality, sampling_rate, patch, 0.2)
-        self.core = ChannelSetTokenizer(
+        core = ChannelSetTokenizer(
             self.modality,
             _EEGFrontEnd(size, _WIDTH),
             d_model=d_model,
@@ -114,77 +110,4 @@ class EEGTokenizer(nn.Module):
             sampling_rate=sampling_rate,
             dropout=dropout,
         )
-
-    @property
-    def units(self) -> UnitEmbedding:
-        """Vectors of the named channels."""
-        return self.core.units
-
-    def calibrate(self, x: Tensor, *, units: Sequence[str], mask: Tensor | None = None) -> None:
-        """Fixes mean and deviation of named channels; later calls stop estimating theirs.
-
-        Args:
-            x: Training recording, (batch, time, channel).
-            units: Ids of the channels.
-            mask: True = valid.
-
-        Raises:
-            ValueError: a channel does not vary, or the ids do not match the channels.
-        """
-        self.core.calibrate(x, units, mask)
-
-    def forward(
-        self,
-        x: Tensor,
-        *,
-        units: Sequence[str] | None = None,
-        mask: Tensor | None = None,
-        times: Tensor | None = None,
-        coords: Tensor | None = None,
-    ) -> Tokens:
-        """One token per patch.
-
-        Args:
-            x: Potentials, any unit, (batch, time, channel), any number of channels.
-            units: Channel ids; unknown or absent ids get vectors inferred from the data.
-            mask: True = valid; (batch, time, channel) or 3-D and broadcastable to it.
-            times: Seconds of irregular samples, (batch, time) or (time,), non-decreasing.
-            coords: Channel positions in metres, (channel, 3); read where the id is not known.
-
-        Returns:
-            `Tokens` of ceil(time / patch) vectors; token s rests on samples up to the end of
-            patch s only.
-
-        Raises:
-            TypeError: `x` is no real tensor, or the mask is not boolean.
-            ValueError: wrong shape, NaN or infinity at a valid sample, or times that decrease.
-        """
-        return self.tokenize(x, units=units, mask=mask, times=times, coords=coords).tokens
-
-    def tokenize(
-        self,
-        x: Tensor,
-        *,
-        units: Sequence[str] | None = None,
-        mask: Tensor | None = None,
-        times: Tensor | None = None,
-        coords: Tensor | None = None,
-        rate: float | None = None,
-    ) -> Tokenised:
-        """Like `forward`, with the unit vectors and the checked input beside the tokens.
-
-        Args:
-            x: As in `forward`.
-            units: As in `forward`.
-            mask: As in `forward`.
-            times: As in `forward`.
-            coords: As in `forward`.
-            rate: Samples per second where the tokenizer was built without a sampling rate.
-
-        Returns:
-            Tokens, unit vectors, clean input and full mask.
-        """
-        result: Tokenised = self.core(
-            x, units=units, mask=mask, times=times, coords=coords, rate=rate
-        )
-        return result
+        super().__init__(core)

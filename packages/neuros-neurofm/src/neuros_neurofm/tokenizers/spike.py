@@ -1,15 +1,12 @@
 """Spike counts of a population into tokens."""
 
-from collections.abc import Sequence
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from neuros_neurofm.tokenizers._channel_set import ChannelSetTokenizer, Standardised, Tokenised
+from neuros_neurofm.tokenizers._channel_set import ChannelSetTokenizer, Standardised
 from neuros_neurofm.tokenizers._patches import patch_size
-from neuros_neurofm.tokenizers._tokens import Tokens
-from neuros_neurofm.tokenizers._units import UnitEmbedding
+from neuros_neurofm.tokenizers._tokenizer import Tokenizer
 
 __all__ = ["SpikeTokenizer"]
 
@@ -42,7 +39,7 @@ def _anscombe(count: Tensor) -> Tensor:
     return stable
 
 
-class SpikeTokenizer(nn.Module):
+class SpikeTokenizer(Tokenizer):
     r"""Tokens from spike counts in equal bins.
 
     Counts are variance-stabilised by $2\sqrt{c + 3/8}$ (Anscombe 1948) per bin and per patch.
@@ -83,9 +80,8 @@ class SpikeTokenizer(nn.Module):
         dropout: float = 0.0,
         unit_dim: int = 64,
     ) -> None:
-        super().__init__()
         size = patch_size(self.modality, sampling_rate, patch, 0.02)
-        self.core = ChannelSetTokenizer(
+        core = ChannelSetTokenizer(
             self.modality,
             _SpikeFrontEnd(size, _WIDTH),
             d_model=d_model,
@@ -96,65 +92,4 @@ class SpikeTokenizer(nn.Module):
             dropout=dropout,
             counts=True,
         )
-
-    @property
-    def units(self) -> UnitEmbedding:
-        """Vectors of the named channels."""
-        return self.core.units
-
-    def forward(
-        self,
-        x: Tensor,
-        *,
-        units: Sequence[str] | None = None,
-        mask: Tensor | None = None,
-        times: Tensor | None = None,
-        coords: Tensor | None = None,
-    ) -> Tokens:
-        """One token per patch.
-
-        Args:
-            x: Counts >= 0, (batch, time, channel), any number of channels.
-            units: Channel ids; unknown or absent ids get vectors inferred from the data.
-            mask: True = valid; (batch, time, channel) or 3-D and broadcastable to it.
-            times: Seconds of irregular samples, (batch, time) or (time,), non-decreasing.
-            coords: Channel positions in metres, (channel, 3); read where the id is not known.
-
-        Returns:
-            `Tokens` of ceil(time / patch) vectors; token s rests on samples up to the end of
-            patch s only.
-
-        Raises:
-            TypeError: `x` is no real tensor, or the mask is not boolean.
-            ValueError: wrong shape, NaN or infinity at a valid sample, a negative count, or times
-                that decrease.
-        """
-        return self.tokenize(x, units=units, mask=mask, times=times, coords=coords).tokens
-
-    def tokenize(
-        self,
-        x: Tensor,
-        *,
-        units: Sequence[str] | None = None,
-        mask: Tensor | None = None,
-        times: Tensor | None = None,
-        coords: Tensor | None = None,
-        rate: float | None = None,
-    ) -> Tokenised:
-        """Like `forward`, with the unit vectors and the checked input beside the tokens.
-
-        Args:
-            x: As in `forward`.
-            units: As in `forward`.
-            mask: As in `forward`.
-            times: As in `forward`.
-            coords: As in `forward`.
-            rate: Samples per second where the tokenizer was built without a sampling rate.
-
-        Returns:
-            Tokens, unit vectors, clean input and full mask.
-        """
-        result: Tokenised = self.core(
-            x, units=units, mask=mask, times=times, coords=coords, rate=rate
-        )
-        return result
+        super().__init__(core)
