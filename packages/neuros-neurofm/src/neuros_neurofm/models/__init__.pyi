@@ -1,5 +1,6 @@
 from .heads import ContrastiveHead, DecoderHead, EncoderHead, ForecastHead
 from .mamba import MambaBackbone, MambaBlock, MambaState
+from .mamba_fractional import FractionalMambaBlock
 from .multimodal_neurofmx import MultiModalNeuroFMX, NeuroFMXOutput
 from .neurofmx import NeuroFMX
 from .perceiver import PerceiverIO
@@ -10,6 +11,7 @@ __all__ = [
     "DecoderHead",
     "EncoderHead",
     "ForecastHead",
+    "FractionalMambaBlock",
     "MambaBackbone",
     "MambaBlock",
     "MambaState",
