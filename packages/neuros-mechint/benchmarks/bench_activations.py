@@ -84,7 +84,8 @@ def report(
     met = ratio >= bar if at_least else ratio <= bar
     note = "" if met else f", missed: {missed}"
     print(f"BENCH | {what} | {peer} | ratio {ratio:.2f} | bar {bar}{note}")
-    assert met or missed
+    # A known miss still fails when it doubles.
+    assert met or (missed and (ratio >= bar / 2 if at_least else ratio <= 2 * bar))
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -115,7 +116,7 @@ def test_capturing_all_blocks_costs_what_hooks_by_hand_cost(case: str) -> None:
         *(f"capture of all blocks, {case}", f"plain forward, {TORCH}", mine / plain, 1.10),
         missed=slow,
     )
-    noise = "1.02 to 1.10 from run to run"
+    noise = "" if case.startswith("GPT-2") else "1.02 to 1.10 from run to run"
     peer = f"register_forward_hook, {TORCH}"
     report(f"capture of all blocks, {case}", peer, mine / raw, 1.05, missed=noise)
 

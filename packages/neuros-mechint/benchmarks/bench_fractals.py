@@ -59,7 +59,7 @@ def test_higuchi_is_faster_than_a_loop_over_antropy(
     known = dtype == "float64" and shape[0] == 128
     note = "" if ratio >= bar or not known else ", missed: both are bound by memory"
     print(f"BENCH | {what} | antropy {version('antropy')} | ratio {ratio:.2f} | bar {bar}{note}")
-    assert ratio >= bar or known
+    assert ratio >= (bar * 0.8 if known else bar)
 
 
 def test_higuchi_is_much_faster_than_neurokit() -> None:

@@ -87,7 +87,8 @@ def report(what: str, peer: str, ratio: float, bar: float, *, missed: str = "") 
     """Print one row and hold the bar; `missed` says why a bar is known not to be reached."""
     note = "" if ratio <= bar else f", missed: {missed}"
     print(f"BENCH | {what} | {peer} | ratio {ratio:.2f} | bar {bar}{note}")
-    assert ratio <= bar or missed
+    # A known miss still fails when it doubles.
+    assert ratio <= (2 * bar if missed else bar)
 
 
 @pytest.mark.parametrize("training", [False, True])

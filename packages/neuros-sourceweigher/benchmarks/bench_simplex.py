@@ -32,7 +32,8 @@ def report(what: str, peer: str, got: float, bar: float, *, missed: str = "") ->
     """Print one row and hold the bar; `missed` says why a bar is known not to be reached."""
     note = "" if got <= bar else f", missed: {missed}"
     print(f"BENCH | {what} | {peer} | ratio {got:.2f} | bar {bar}{note}")
-    assert got <= bar or missed
+    # A known miss still fails when it grows to four times the bar.
+    assert got <= (4 * bar if missed else bar)
 
 
 def problem(K: int, d: int) -> tuple[np.ndarray, np.ndarray]:
