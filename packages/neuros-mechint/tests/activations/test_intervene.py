@@ -240,6 +240,14 @@ class Product(nn.Module):
         return a * b if flag else a
 
 
+def test_a_site_asked_for_under_two_names_is_captured_once() -> None:
+    net = nn.Sequential(nn.Identity(), nn.ReLU())
+    for capture in ([net[0], "0"], ["0", net[0], Site("0")]):
+        cache = run(net, torch.tensor([-1.0]), capture=capture).cache
+        assert len(cache) == 1
+        assert cache[net[0]] is cache["0"]
+
+
 def test_modules_called_with_keywords_only_are_read_and_edited() -> None:
     a, b = torch.tensor([2.0]), torch.tensor([5.0])
     result = run(Keyword(), a, b, capture=["inner:in", "inner:in.a", "inner:in.b"])

@@ -235,3 +235,20 @@ def test_repr_rebuilds_the_estimator(estimator: Estimator) -> None:
     assert isinstance(arguments, ast.Call)
     values = {word.arg: ast.literal_eval(word.value) for word in arguments.keywords}
     assert repr(type(estimator)(**values)) == repr(estimator)
+
+
+@pytest.mark.parametrize(
+    "call", ["HiguchiFractalDimension().compute", "SpectralSlope().compute", "SpectralSlope().fit"]
+)
+def test_a_warning_points_at_the_line_of_the_caller(call: str) -> None:
+    # In a process of its own: the checks of shapes in this one put frames between the two.
+    name = call.split("(")[0]
+    code = f"""
+import warnings, torch
+from neuros_mechint.fractals import {name}
+with warnings.catch_warnings(record=True) as caught:
+    {call}(torch.ones(2, 512))
+print([(w.filename, w.lineno) for w in caught])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[('<string>', 5)]"

@@ -14,7 +14,6 @@ from torch.utils.hooks import RemovableHandle
 __all__ = ["Tap", "attach", "detach", "has_foreign_hooks", "watch"]
 
 Side = Literal["input", "output"]
-_STATIONS = "_neuros_mechint_stations"
 
 
 @runtime_checkable
@@ -30,8 +29,10 @@ class Tap(Protocol):
 class _Station:
     """Taps on one side of a module in the order of their application: edits, then captures."""
 
-    def __init__(self, module: nn.Module, side: Side) -> None:
-        self.taps: list[Tap] = []
+    __slots__ = ("handle", "taps")
+
+    def __init__(self, module: nn.Module, side: Side, tap: Tap) -> None:
+        self.taps: list[Tap] = [tap]
         self.handle: RemovableHandle = (
             module.register_forward_hook(self.on_output)
             if side == "output"
@@ -39,11 +40,8 @@ class _Station:
         )
 
     def add(self, tap: Tap) -> None:
-        if not (tap.edits and self.taps):
-            self.taps.append(tap)
-            return
         n_edits = sum(other.edits for other in self.taps)
-        self.taps.insert(n_edits, tap)
+        self.taps.insert(n_edits if tap.edits else len(self.taps), tap)
 
     def on_output(self, module: nn.Module, _args: Any, output: Any) -> Any:
         for tap in self.taps:
@@ -57,25 +55,28 @@ class _Station:
         return holder
 
 
+# Attaching and detaching are most of what a capture costs: no object and no call too many.
+_STATION = {"input": "_neuros_mechint_input", "output": "_neuros_mechint_output"}
+
+
 def attach(module: nn.Module, side: Side, tap: Tap) -> None:
     """Put a tap on one side of a module."""
-    stations = vars(module).setdefault(_STATIONS, {})
-    station = stations.get(side)
+    own = module.__dict__
+    station = own.get(_STATION[side])
     if station is None:
-        station = stations[side] = _Station(module, side)
-    station.add(tap)
+        own[_STATION[side]] = _Station(module, side, tap)
+    else:
+        station.add(tap)
 
 
 def detach(module: nn.Module, side: Side, tap: Tap) -> None:
     """Take a tap off; the last one takes the hook and the bookkeeping with it."""
-    stations = vars(module)[_STATIONS]
-    station = stations[side]
+    own = module.__dict__
+    station = own[_STATION[side]]
     station.taps.remove(tap)
     if not station.taps:
         station.handle.remove()
-        del stations[side]
-    if not stations:
-        del vars(module)[_STATIONS]
+        del own[_STATION[side]]
 
 
 def has_foreign_hooks(module: nn.Module) -> bool:

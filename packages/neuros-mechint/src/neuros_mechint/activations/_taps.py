@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from neuros_mechint.activations._container import Path, get_leaf, locate, put_leaf
 from neuros_mechint.activations._editing import Edit, EditContext, apply, with_context
-from neuros_mechint.activations.cache import convert, version_of
+from neuros_mechint.activations.cache import Guard, convert, version_of
 from neuros_mechint.activations.site import Site
 
 __all__ = ["CaptureTap", "EditTap", "Turns", "find_tensor", "indexed"]
@@ -62,6 +62,8 @@ def indexed(site: Site, value: Tensor) -> Tensor:
 class Turns:
     """Counts the calls of a module and picks the ones that a site names."""
 
+    __slots__ = ("calls", "hits", "wanted")
+
     def __init__(self, site: Site) -> None:
         self.wanted = site.call
         self.calls = 0
@@ -87,6 +89,16 @@ class EditTap:
         self.turns = Turns(site)
         self.edit = with_context(edit)
 
+    @property
+    def calls(self) -> int:
+        """How often the module was called."""
+        return self.turns.calls
+
+    @property
+    def reached(self) -> bool:
+        """Whether the site was met."""
+        return self.turns.hits > 0
+
     def __call__(self, module: nn.Module, holder: Any) -> Any:
         call = self.turns.take()
         if call is None:
@@ -104,29 +116,53 @@ class EditTap:
 class CaptureTap:
     """Hand the tensor of a site to a cache, then report that it was reached."""
 
+    __slots__ = (
+        "clone",
+        "convert_to",
+        "detach",
+        "fired",
+        "guards",
+        "kept",
+        "site",
+        "turns",
+        "whole",
+    )
+
     edits = False
 
     def __init__(
         self,
         site: Site,
-        add: Callable[[Tensor, int | None], None],
+        kept: list[Tensor],
+        guards: list[Guard],
         *,
         detach: bool,
         clone: bool,
-        convert_to: tuple[torch.device | str | None, torch.dtype | None],
+        convert_to: tuple[torch.device | str | None, torch.dtype | None] | None,
         fired: Callable[["CaptureTap"], None] | None,
     ) -> None:
         self.site = site
-        self.turns = Turns(site)
-        self.add = add
+        # A site of every call needs no count: what it kept says how often it was reached.
+        self.turns = None if site.call is None else Turns(site)
+        self.kept, self.guards = kept, guards
         self.detach, self.clone = detach, clone
-        self.convert_to = None if convert_to == (None, None) else convert_to
+        self.convert_to = convert_to
         self.fired = fired
         # The common case, a tensor as it is, needs no search for it.
         self.whole = site.io == "output" and site.key is None and site.index is None
 
+    @property
+    def calls(self) -> int:
+        """How often the module was called."""
+        return len(self.kept) if self.turns is None else self.turns.calls
+
+    @property
+    def reached(self) -> bool:
+        """Whether the site was met."""
+        return bool(self.kept)
+
     def __call__(self, module: nn.Module, holder: Any) -> Any:
-        if self.turns.take() is None:
+        if self.turns is not None and self.turns.take() is None:
             return holder
         value: Tensor
         if self.whole and isinstance(holder, Tensor):
@@ -140,9 +176,10 @@ class CaptureTap:
             kept = convert(kept, *self.convert_to)
         # Inference tensors do not count their in-place changes: only a copy is safe.
         if self.clone or value.is_inference():
-            self.add(kept.clone(), None)
+            kept = kept.clone()
         else:
-            self.add(kept, version_of(kept))
+            self.guards.append((self.site, kept, version_of(kept)))
+        self.kept.append(kept)
         if self.fired is not None:
             self.fired(self)
         return holder

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -18,7 +18,13 @@ from neuros_mechint.activations.site import Site, SiteLike
 
 __all__ = ["ActivationCache"]
 
-_version_of = attrgetter("_version")
+version_of: Callable[[Tensor], int] = attrgetter("_version")
+"""Count of the in-place changes of a tensor and of everything that shares its memory."""
+
+Guard: TypeAlias = tuple[Site, Tensor, int]
+"""A tensor captured at a site, and its count of in-place changes at that moment."""
+
+Lists: TypeAlias = tuple[list[Tensor], list[Guard]]
 
 
 class ActivationCache(Mapping[Site, Tensor]):
@@ -42,7 +48,7 @@ class ActivationCache(Mapping[Site, Tensor]):
     def __init__(self, tensors: Mapping[SiteLike, Sequence[Tensor]] | None = None) -> None:
         self._calls: dict[Site, list[Tensor]] = {}
         self._modules: dict[nn.Module, Site] = {}
-        self._guards: list[tuple[Site, Tensor, int]] = []
+        self._guards: list[Guard] = []
         for site, calls in (tensors or {}).items():
             self._calls[self._key(site)] = list(calls)
 
@@ -215,7 +221,7 @@ class ActivationCache(Mapping[Site, Tensor]):
         except (SafetensorError, KeyError, ValueError) as error:
             raise ValueError(f"{path} is not a whole activation cache: {error}") from error
 
-    def open_site(self, site: Site, like: SiteLike) -> Callable[[Tensor, int | None], None]:
+    def open_site(self, site: Site, like: SiteLike) -> Lists | None:
         """Make room for a site; the mechanism's way to fill a cache.
 
         Args:
@@ -223,25 +229,23 @@ class ActivationCache(Mapping[Site, Tensor]):
             like: How the caller named it; a module can be used as a key afterwards.
 
         Returns:
-            A function that adds the tensor of the next call, with its count of in-place changes
-            where the tensor still belongs to the running forward.
+            The list that takes the tensor of each call, and the list that takes, with its count of
+            in-place changes, a tensor that still belongs to the running forward; None when the site
+            has its lists already.
 
         Examples:
             >>> cache = ActivationCache()
-            >>> cache.open_site(Site("0"), "0")(torch.ones(1), None)
+            >>> calls, _ = cache.open_site(Site("0"), "0")
+            >>> calls.append(torch.ones(1))
             >>> cache["0"]
             tensor([1.])
         """
-        calls = self._calls.setdefault(site, [])
         if isinstance(like, nn.Module):
             self._modules[like] = site
-
-        def add(tensor: Tensor, version: int | None) -> None:
-            calls.append(tensor)
-            if version is not None:
-                self._guards.append((site, tensor, version))
-
-        return add
+        if site in self._calls:
+            return None
+        calls = self._calls[site] = []
+        return calls, self._guards
 
     def seal(self) -> None:
         """End the watch over in-place changes: from here on the tensors belong to the caller.
@@ -267,7 +271,7 @@ class ActivationCache(Mapping[Site, Tensor]):
     def _check_guards(self) -> None:
         """Refuse tensors that were overwritten since they were captured."""
         for site, tensor, version in self._guards:
-            if _version_of(tensor) != version:
+            if version_of(tensor) != version:
                 raise RuntimeError(
                     f"the tensor captured at '{site}' was overwritten in place later in the "
                     "forward; capture with clone=True"
@@ -277,9 +281,3 @@ class ActivationCache(Mapping[Site, Tensor]):
 def convert(tensor: Tensor, device: torch.device | str | None, dtype: torch.dtype | None) -> Tensor:
     """Move a tensor; only floating-point ones change their data type."""
     return tensor.to(device=device, dtype=dtype if tensor.is_floating_point() else None)
-
-
-def version_of(tensor: Tensor) -> int:
-    """Count of the in-place changes of a tensor and of everything that shares its memory."""
-    version: int = _version_of(tensor)
-    return version

@@ -144,29 +144,29 @@ class _Intervention(AbstractContextManager[ActivationCache]):
         stop: bool,
         detach: bool,
         clone: bool,
-        convert_to: tuple[torch.device | str | None, torch.dtype | None],
+        convert_to: tuple[torch.device | str | None, torch.dtype | None] | None,
     ) -> None:
         self._cache = ActivationCache()
         self._end = _ForwardEnded()
-        self._taps: list[tuple[nn.Module, _hooks.Side, EditTap | CaptureTap]] = []
         self._state = "new"
+        self._taps: list[tuple[nn.Module, _hooks.Side, EditTap | CaptureTap]] = []
         for like, edit in edits.items():
             site = as_site(model, like)
             self._taps.append((find_module(model, site), site.io, EditTap(site, edit)))
-        for like in dict.fromkeys(capture):
+        fired = self._on_fired if stop else None
+        convert_to = None if convert_to == (None, None) else convert_to
+        for like in capture:
             site = as_site(model, like)
             module = find_module(model, site)
+            lists = self._cache.open_site(site, like)
+            if lists is None:
+                continue
             tap = CaptureTap(
-                site,
-                self._cache.open_site(site, like),
-                detach=detach,
-                clone=clone,
-                convert_to=convert_to,
-                fired=self._on_fired if stop else None,
+                site, *lists, detach=detach, clone=clone, convert_to=convert_to, fired=fired
             )
             self._taps.append((module, site.io, tap))
         # With `stop`, the captures that have not been reached yet.
-        self._waiting = {tap for _, _, tap in self._taps if stop and not tap.edits}
+        self._waiting = {tap for _, _, tap in self._taps if not tap.edits} if stop else set()
 
     def __enter__(self) -> ActivationCache:
         if self._state != "new":
@@ -196,21 +196,21 @@ class _Intervention(AbstractContextManager[ActivationCache]):
 
     def _check_reached(self) -> None:
         for _, _, tap in self._taps:
-            if not tap.turns.hits:
+            if not tap.reached:
                 action = "edit" if tap.edits else "capture"
                 raise RuntimeError(
                     f"the {action} at site '{tap.site}' was never reached: its module was called "
-                    f"{tap.turns.calls} times inside the `with` block"
+                    f"{tap.calls} times inside the `with` block"
                 )
 
 
 def _has_inplace_modules(model: nn.Module) -> bool:
     """Whether a module such as `nn.ReLU(inplace=True)` would overwrite what came before it."""
     # A walk over the raw dictionaries: `modules()` takes longer than the hooks of a small model.
-    waiting = [model]
-    while waiting:
-        own = vars(waiting.pop())
+    waiting = [model.__dict__]
+    for own in waiting:
         if own.get("inplace") is True:
             return True
-        waiting.extend(child for child in own["_modules"].values() if child is not None)
+        if own["_modules"]:
+            waiting += [child.__dict__ for child in own["_modules"].values() if child is not None]
     return False

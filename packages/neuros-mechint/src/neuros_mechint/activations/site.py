@@ -227,14 +227,16 @@ def find_module(model: nn.Module, site: Site) -> nn.Module:
         KeyError: When the path names no module; the message holds the three nearest names.
         ValueError: When the module runs inside compiled code, where no hook of ours fires.
     """
-    module = model
-    hidden = vars(module).get("_compiled_call_impl") is not None
+    module, own = model, model.__dict__
+    hidden = own.get("_compiled_call_impl") is not None
     for part in site.path.split(".") if site.path else ():
         # A wrapper made by torch.compile(module) calls its own hooks outside the compiled code;
         # what it wraps, and a module that compiled itself in place, run inside.
-        hidden = hidden or _is_compiled_wrapper(module)
-        module = _child(model, module, part, site.path)
-        hidden = hidden or vars(module).get("_compiled_call_impl") is not None
+        hidden = hidden or "_orig_mod" in own["_modules"]
+        child = own["_modules"].get(part)
+        module = _child(model, module, part, site.path) if child is None else child
+        own = module.__dict__
+        hidden = hidden or own.get("_compiled_call_impl") is not None
     if hidden:
         raise ValueError(
             f"site '{site}' lies inside compiled code, where it can be neither read nor edited; "
@@ -258,10 +260,8 @@ def _is_compiled_wrapper(module: nn.Module) -> bool:
 
 
 def _child(model: nn.Module, module: nn.Module, part: str, path: str) -> nn.Module:
-    child = vars(module)["_modules"].get(part)
-    if child is None:
-        # A compiled wrapper answers for the names of what it wraps.
-        child = getattr(module, part, None)
+    # A compiled wrapper answers for the names of what it wraps.
+    child = getattr(module, part, None)
     if isinstance(child, nn.Module):
         return child
     names = [name for name, _ in model.named_modules(remove_duplicate=False) if name]
