@@ -242,7 +242,7 @@ def test_repr_rebuilds_the_estimator(estimator: Estimator) -> None:
 )
 def test_a_warning_points_at_the_line_of_the_caller(call: str) -> None:
     # In a process of its own: the checks of shapes in this one put frames between the two.
-    name = call.split("(")[0]
+    name = call.split("(", maxsplit=1)[0]
     code = f"""
 import warnings, torch
 from neuros_mechint.fractals import {name}
