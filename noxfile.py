@@ -124,22 +124,22 @@ def docs(session: nox.Session) -> None:
     """Build the site; a dead link or an unknown object fails."""
     session.install("-c", "constraints.txt", *group("docs"))
     session.run("python", "tools/render_docs.py")
-    session.run("zensical", "build", "--strict", "--clean")
+    session.run("zensical", "build", "--strict", "--clean", env={"PYTHONPATH": "tools"})
 
 
 @nox.session(requires=["wheels"])
 def oracle(session: nox.Session) -> None:
     """Compare with peer libraries, side by side."""
-    install_wheels(session, PACKAGES, *CONSTRAINTS, extras=True)
-    session.install("-c", "constraints.txt", *group("test", "oracle"))
+    install_wheels(session, PACKAGES, *CONSTRAINTS, *group("test", "oracle"), extras=True)
+    session.env.update(MAMBA_FORCE_BUILD="TRUE", MAMBA_SKIP_CUDA_BUILD="TRUE")
+    session.install("--no-build-isolation", "--no-deps", *group("mamba"))
     session.run("pytest", "-c", "pyproject.toml", "-m", "oracle", "-s", "packages")
 
 
 @nox.session(requires=["wheels"])
 def bench(session: nox.Session) -> None:
     """Measure ratios to peers, one thread, and write them into the docs (Accuracy)."""
-    install_wheels(session, PACKAGES, *CONSTRAINTS, extras=True)
-    session.install("-c", "constraints.txt", *group("test", "bench"))
+    install_wheels(session, PACKAGES, *CONSTRAINTS, *group("test", "bench"), extras=True)
     session.run("python", "tools/run_benchmarks.py", *session.posargs)
 
 
