@@ -8,7 +8,7 @@ import pytest
 
 import neuros_neurofm
 
-PUBLIC = ["evaluation", "losses", "models", "ops", "tokenizers", "training"]
+PUBLIC = ["datasets", "evaluation", "losses", "models", "ops", "tokenizers", "training"]
 
 
 @pytest.mark.parametrize("module", PUBLIC)

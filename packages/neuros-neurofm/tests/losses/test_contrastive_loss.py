@@ -11,7 +11,8 @@ from torch import Generator, Tensor
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from neuros_neurofm.losses import contrastive_loss
+from neuros_neurofm.losses import _info_nce, contrastive_loss
+from neuros_neurofm.losses._positives import find_positives
 from neuros_neurofm.losses.contrastive_loss import TriModalContrastiveLoss
 
 PAIRS = ("neural_behavior", "neural_stimulus", "behavior_stimulus")
@@ -196,7 +197,58 @@ def test_no_tensor_is_larger_than_batch_squared_and_nothing_leaves_the_device() 
         TriModalContrastiveLoss(temporal_window=1)(*embs, **ids(32))[0].backward()
     assert seen.largest == 32 * 32
     assert not any("local_scalar" in name for name in seen.names)
-    assert ".item(" not in Path(contrastive_loss.__file__).read_text()
+    for module in (contrastive_loss, _info_nce):
+        assert ".item(" not in Path(module.__file__).read_text()
+
+
+# 2100 rows are five tiles of logits.
+def test_tiles_of_rows_give_the_loss_and_gradient_of_the_whole_matrix() -> None:
+    a, b, _ = (e.requires_grad_() for e in embeddings(2100))
+    groups = torch.arange(2100) // 3
+    with Operations() as seen:
+        loss, _ = TriModalContrastiveLoss(0.2)(a, b, stimulus_ids=groups)
+        ours = torch.autograd.grad(loss, (a, b))
+    assert seen.largest < 2100 * 600
+    logits = functional.normalize(a) @ functional.normalize(b).T / 0.2
+    target = (groups[:, None] == groups).double()
+    target = target / target.sum(1, keepdim=True)
+    ce = functional.cross_entropy
+    expected = (ce(logits, target) + ce(logits.T, target)) / 2
+    torch.testing.assert_close(loss, expected, rtol=1e-12, atol=0)
+    for found, wanted in zip(ours, torch.autograd.grad(expected, (a, b)), strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("given", [(), ("stimulus_ids",), ("temporal_indices", "session_ids")])
+def test_gradcheck_of_embeddings_and_temperature(given: tuple[str, ...]) -> None:
+    a, b, _ = (e.requires_grad_() for e in embeddings(7))
+    x = {name: ids(7)[name] for name in given}
+    loss = TriModalContrastiveLoss(0.3, learnable_temperature=True).double()
+    assert loss.log_scale is not None
+
+    def run(a: Tensor, b: Tensor, _: Tensor) -> Tensor:
+        return loss(a, b, **x)[0]
+
+    assert torch.autograd.gradcheck(run, (a, b, loss.log_scale))
+
+
+@settings(max_examples=30, derandomize=True, deadline=None)
+@given(st.integers(1, 12), st.integers(0, 1000), st.sampled_from([0.0, 0.1, 0.2, 1.0]))
+def test_positives_are_those_of_the_definition(batch: int, seed: int, window: float) -> None:
+    generator = Generator().manual_seed(seed)
+    # Multiples of 0.1: sums and differences of them are rounded.
+    times = torch.randint(0, 9, (batch,), generator=generator, dtype=torch.float64) / 10
+    times[torch.rand(batch, generator=generator) < 0.2] = math.nan
+    stimuli, sessions = (torch.randint(0, 3, (batch,), generator=generator) for _ in range(2))
+    eye = torch.eye(batch, dtype=torch.float64)
+    found = find_positives(times, stimuli, sessions, window)
+    mask = found.sum_over(eye)
+    near = (times[:, None] - times).abs() <= window
+    expected = near & (sessions[:, None] == sessions) | (stimuli[:, None] == stimuli)
+    torch.testing.assert_close(mask, mask.mT, atol=0, rtol=0)
+    unsure = (times[:, None] - times).abs().sub(window).abs() < 1e-9
+    assert bool(((mask.bool() == (expected | eye.bool())) | unsure).all())
+    torch.testing.assert_close(found.shares(eye)[:, 0], 1 / mask.sum(1))
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from torch import Generator, Tensor
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from neuros_neurofm.losses import domain_adversarial
+from neuros_neurofm.losses import CombinedLoss, domain_adversarial
 from neuros_neurofm.losses.domain_adversarial import DomainAdversarialLoss, MMDLoss
 
 
@@ -214,3 +214,46 @@ def test_samples_that_do_not_fit_are_refused() -> None:
         MMDLoss()(torch.zeros(3, 2), torch.zeros(3, 4))
     with pytest.raises(ValueError, match="at least 2 rows each, got 3 and 1"):
         MMDLoss()(torch.zeros(3, 2), torch.zeros(1, 2))
+
+
+def test_as_an_objective_it_scores_the_domain_logits_on_the_species() -> None:
+    logits, labels = torch.randn(5, 3), torch.tensor([0, 2, -100, 1, 1])
+    loss = CombinedLoss([DomainAdversarialLoss(weight=0.25)])
+    value = loss({"domain_logits": logits}, {"species": labels})
+    expected = functional.cross_entropy(logits, labels, ignore_index=-100)
+    torch.testing.assert_close(value, 0.25 * expected)
+    assert list(loss.terms) == ["domain"]
+    assert int(loss.counts({"species": labels})["domain"]) == 4
+
+
+def test_a_batch_without_species_scores_0_with_a_gradient() -> None:
+    logits = torch.randn(5, 3, requires_grad=True)
+    loss = DomainAdversarialLoss()
+    value = loss({"domain_logits": logits}, {})
+    assert value == 0
+    value.backward()
+    assert torch.equal(logits.grad, torch.zeros(5, 3))
+    assert loss.count({}) == 0
+
+
+def test_parts_of_a_batch_add_up_also_with_class_weights() -> None:
+    logits, labels = torch.randn(7, 3), torch.tensor([0, 2, -100, 1, 1, 2, 0])
+    loss = DomainAdversarialLoss(class_weights=[0.25, 1.0, 0.5])
+    whole = loss({"domain_logits": logits}, {"species": labels})
+    parts = [slice(0, 2), slice(2, 7)]
+    values = torch.stack(
+        [loss({"domain_logits": logits[p]}, {"species": labels[p]}) for p in parts]
+    )
+    counts = torch.stack([loss.count({"species": labels[p]}) for p in parts])
+    torch.testing.assert_close((values * counts / counts.sum()).sum(), whole)
+    # In units of the smallest weight no labelled row counts less than one.
+    assert counts.min() >= 1
+
+
+def test_what_is_neither_a_pair_of_tensors_nor_of_mappings_is_refused() -> None:
+    with pytest.raises(TypeError, match="pass logits and labels, or outputs and batch, got dict"):
+        DomainAdversarialLoss()({"domain_logits": torch.zeros(1, 2)}, torch.tensor([0]))
+    with pytest.raises(ValueError, match=r"outputs has no 'domain_logits', only .'latents'."):
+        DomainAdversarialLoss()({"latents": torch.zeros(1, 2)}, {"species": torch.tensor([0])})
+    with pytest.raises(ValueError, match="weight must be a finite number >= 0"):
+        DomainAdversarialLoss(weight=-1.0)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from neuros_neurofm.models._mamba_packing import check_state, check_states
+from neuros_neurofm.models._mamba_packing import StateShapes, check_state
 from neuros_neurofm.models.mamba import MambaBackbone, MambaBlock, MambaState
 
 
@@ -278,6 +278,7 @@ def test_repr_names_the_sizes() -> None:
     [
         ({"version": 3}, r"version needs to be 1 or 2, got 3"),
         ({"version": 1, "backend": "cuda"}, r"backend='cuda' needs version=2, got version=1"),
+        ({"version": 1, "ngroups": 2}, r"ngroups = 2 needs version=2, got version=1"),
         ({"headdim": 7}, r"headdim needs to divide d_inner = expand \* d_model = 24, got 7"),
         ({"headdim": 8, "ngroups": 2}, r"number of heads = d_inner / headdim = 3, got 2"),
         ({"d_state": 0}, r"d_state needs to be an integer >= 1, got 0"),
@@ -316,6 +317,8 @@ def test_states_that_do_not_fit_are_refused() -> None:
         ValueError, match=r"state.conv needs shape \(2, 34, 3\) .* got \(3, 34, 3\)"
     ):
         block(x, state=block.init_state(3))
+    with pytest.raises(TypeError, match=r"state needs to be a MambaState .* got tuple"):
+        check_state((x, x), StateShapes((2, 34, 3), (2, 4, 6, 5)))
     state = block.init_state(2)
     with pytest.raises(ValueError, match=r"state.ssm needs shape \(2, 4, 6, 5\)"):
         block.step(x[:, 0], state._replace(ssm=state.ssm[:1]))
@@ -333,68 +336,6 @@ def test_a_bidirectional_block_has_no_state() -> None:
         block(x, state=block.init_state(2))
     with pytest.raises(ValueError, match="cannot step"):
         block.step(x[:, 0], block.init_state(2))
-
-
-def small_backbone(*, version: int = 2) -> MambaBackbone:
-    torch.manual_seed(0)
-    backbone = MambaBackbone(12, 3, version=version, d_state=5, headdim=6, chunk_size=4).double()
-    for parameter in backbone.parameters():
-        nn.init.normal_(parameter, std=0.3)
-    return backbone
-
-
-def test_backbone_is_a_pre_norm_residual_stack() -> None:
-    backbone, x = small_backbone(), signal()
-    expected = x
-    for index in range(3):
-        weight = backbone.get_parameter(f"norm_{index}.weight")
-        normed = expected * (expected.square().mean(-1, keepdim=True) + 1e-5).rsqrt() * weight
-        expected = expected + backbone.get_submodule(f"mamba_{index}")(normed)
-    torch.testing.assert_close(backbone(x), expected)
-
-
-@pytest.mark.parametrize("lengths", [(11,), (0, 3, 8), (10, 1)])
-def test_backbone_pieces_equal_one_run(lengths: tuple[int, ...]) -> None:
-    backbone, x = small_backbone(), signal()
-    state, ys = None, []
-    for part in pieces_of(lengths):
-        y, state = backbone(x[:, part], state=state, return_state=True)
-        ys.append(y)
-    torch.testing.assert_close(torch.cat(ys, 1), backbone(x), atol=1e-10, rtol=1e-10)
-
-
-@pytest.mark.parametrize("version", [1, 2])
-def test_backbone_steps_equal_one_run(version: int) -> None:
-    backbone, x = small_backbone(version=version), signal()
-    whole, last = backbone(x, return_state=True)
-    state, ys = backbone.init_state(2), []
-    for x_t in x.unbind(1):
-        y, state = backbone.step(x_t, state)
-        ys.append(y)
-    torch.testing.assert_close(torch.stack(ys, 1), whole, atol=1e-10, rtol=1e-10)
-    for ours, expected in zip(state, last, strict=True):
-        assert_same_state(ours, expected)
-
-
-def test_backbone_skips_masked_steps() -> None:
-    backbone, x = small_backbone(), signal()
-    mask = torch.ones(2, 11, dtype=torch.bool)
-    mask[:, [0, 4, 5]] = False
-    y = backbone(x.masked_fill(~mask[..., None], float("nan")), mask=mask)
-    assert bool((y[:, [0, 4, 5]] == 0).all())
-    torch.testing.assert_close(y[:, mask[0]], backbone(x[:, mask[0]]), atol=1e-10, rtol=1e-10)
-
-
-def test_backbone_refuses_wrong_numbers_of_blocks_and_states() -> None:
-    with pytest.raises(ValueError, match="n_blocks needs to be an integer >= 1, got 0"):
-        MambaBackbone(12, 0)
-    backbone, x = small_backbone(), signal()
-    with pytest.raises(ValueError, match="one MambaState per block = 3, got 2"):
-        backbone(x, state=backbone.init_state(2)[:2])
-    with pytest.raises(TypeError, match=r"sequence of one MambaState per block .* got MambaState"):
-        check_states(backbone.blocks[0].init_state(2), 3)
-    with pytest.raises(TypeError, match=r"state needs to be a MambaState .* got tuple"):
-        check_state((x, x), (2, 34, 3), (2, 4, 6, 5))
 
 
 # 70 optimiser steps; fewer do not separate learning from chance.

@@ -102,3 +102,14 @@ def test_calls_without_streams_and_wrong_sizes_are_refused() -> None:
         fusion()([stream([0.1])], grid(), reach=[0.1, 0.2])
     with pytest.raises(ValueError, match="depth must be >= 1"):
         PerceiverIO(16, 0)
+    with pytest.raises(ValueError, match="slots needs one number per stream = 1, got 2"):
+        fusion()([stream([0.1])], grid(), reach=[0.1], slots=[1, 2])
+
+
+def test_slots_beyond_those_of_the_window_change_nothing() -> None:
+    base, model = stream([0.05, 0.1, 0.3, 0.42]), fusion()
+    expected = model([base], grid(), reach=[0.2])
+    for slots in (2, 3, 9):
+        torch.testing.assert_close(model([base], grid(), reach=[0.2], slots=[slots]), expected)
+    fewer = model([base], grid(), reach=[0.2], slots=[1])
+    assert not torch.allclose(fewer, expected, atol=1e-4)

@@ -32,8 +32,11 @@ def test_output_is_that_of_a_padded_convolution(
 
 @pytest.mark.parametrize("pieces", [(0, 11), (1, 1, 1, 8), (2, 9), (5, 0, 6)])
 @pytest.mark.parametrize("packed", [False, True])
-def test_pieces_of_any_length_equal_one_run(pieces: tuple[int, ...], packed: bool) -> None:
-    x, w, b, h = draw()
+@pytest.mark.parametrize(("dtype", "atol"), [(torch.float32, 1e-5), (torch.float64, 1e-10)])
+def test_pieces_of_any_length_equal_one_run(
+    pieces: tuple[int, ...], packed: bool, dtype: torch.dtype, atol: float
+) -> None:
+    x, w, b, h = (v.to(dtype) for v in draw())
     # The second piece of every split lies inside a sequence of row 0, as the state demands.
     seq_idx = torch.tensor([[0] * 11, [0] * 11]) if packed else None
     whole, last = causal_conv1d(x, w, b, "swish", h, return_final_state=True, seq_idx=seq_idx)
@@ -46,8 +49,19 @@ def test_pieces_of_any_length_equal_one_run(pieces: tuple[int, ...], packed: boo
         )
         ys.append(y)
         start = stop
-    torch.testing.assert_close(torch.cat(ys, -1), whole, atol=1e-10, rtol=1e-10)
+    torch.testing.assert_close(torch.cat(ys, -1), whole, atol=atol, rtol=atol)
     torch.testing.assert_close(h, last, atol=0, rtol=0)
+
+
+def test_gradients_flow_through_the_carried_state() -> None:
+    wanted = tuple(v.requires_grad_() for v in draw())
+    x, w, b, h = wanted
+    whole = torch.autograd.grad(causal_conv1d(x, w, b, "silu", h).square().sum(), wanted)
+    first, state = causal_conv1d(x[..., :5], w, b, "silu", h, return_final_state=True)
+    rest = causal_conv1d(x[..., 5:], w, b, "silu", state)
+    loss = first.square().sum() + rest.square().sum()
+    for ours, expected in zip(torch.autograd.grad(loss, wanted), whole, strict=True):
+        torch.testing.assert_close(ours, expected, atol=1e-10, rtol=1e-10)
 
 
 def test_packed_sequences_equal_separate_runs() -> None:

@@ -105,6 +105,16 @@ def test_chunks_of_any_size_give_the_recurrence(
     torch.testing.assert_close(h, expected_h, atol=1e-10, rtol=1e-10)
 
 
+@pytest.mark.parametrize("length", [1, 63, 200])
+def test_chunk_size_does_not_change_the_numbers_in_float32(length: int) -> None:
+    i = draw(length=length, dtype=torch.float32)
+    y, h = run(i, chunk_size=64)
+    for chunk_size in (1, 7, 50, 300):
+        other_y, other_h = run(i, chunk_size=chunk_size)
+        torch.testing.assert_close(other_y, y, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(other_h, h, atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.parametrize("pieces", [(0, 9), (1, 1, 7), (4, 5), (8, 1), (3, 0, 3, 3)])
 @pytest.mark.parametrize(("dtype", "atol"), [(torch.float32, 1e-5), (torch.float64, 1e-10)])
 def test_pieces_of_any_length_equal_one_run(

@@ -3,6 +3,7 @@
 from neuros_neurofm.losses.behavior import BehaviorLoss
 from neuros_neurofm.losses.combined import CombinedLoss
 from neuros_neurofm.losses.contrastive_loss import TriModalContrastiveLoss
+from neuros_neurofm.losses.diffusion import DiffusionLoss
 from neuros_neurofm.losses.domain_adversarial import DomainAdversarialLoss, MMDLoss
 from neuros_neurofm.losses.forecasting import ForecastingLoss, split_future
 from neuros_neurofm.losses.masked_modeling import MaskedModelingLoss
@@ -12,6 +13,7 @@ from neuros_neurofm.losses.multitask_loss import MultiTaskLossManager
 __all__ = [
     "BehaviorLoss",
     "CombinedLoss",
+    "DiffusionLoss",
     "DomainAdversarialLoss",
     "ForecastingLoss",
     "MMDLoss",

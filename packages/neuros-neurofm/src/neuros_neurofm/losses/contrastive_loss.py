@@ -5,12 +5,15 @@ from collections.abc import Mapping, Sequence
 from typing import Final, SupportsFloat
 
 import torch
-from jaxtyping import Bool, Float, Num
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
 from neuros_neurofm.losses._bounded import bounded
+from neuros_neurofm.losses._info_nce import SymmetricInfoNCE, attracting
 from neuros_neurofm.losses._likelihood import at_least_float32
+from neuros_neurofm.losses._positives import find_positives
+from neuros_neurofm.ops._autograd import apply
 
 __all__ = ["TriModalContrastiveLoss"]
 
@@ -27,6 +30,9 @@ class TriModalContrastiveLoss(nn.Module):
     is the mean of both directions, and the loss is the mean of the pairs weighted by
     `pair_weights`. $P_i$ holds i, every row of the same stimulus, and every row of the same session
     whose time is at most `temporal_window` away.
+
+    The logits are worked on in tiles of rows, twice, and the positives as runs of sorted lists: no
+    tensor of B x B elements is held for the backward pass.
 
     Args:
         temperature: $\tau$ > 0, its first value if it is learned. Below 0.01 the logit scale stays
@@ -136,12 +142,13 @@ class TriModalContrastiveLoss(nn.Module):
                 for name, x in embeddings.items()
                 if x is not None
             }
-            positives = _positives(
+            positives = find_positives(
                 temporal_indices, stimulus_ids, session_ids, self.temporal_window
             )
-            weights = None if positives is None else _positive_weights(positives)
-            scale = self.logit_scale
-            values = {pair: _pair_loss(unit, pair, scale, weights) for pair in pairs}
+            scale = self.logit_scale.to(neural_emb.device)
+            named = sorted({name for pair in pairs for name in pair.split("_")})
+            pulls = {name: attracting(unit[name].detach(), positives) for name in named}
+            values = {pair: _pair_loss(unit, pair, scale, pulls) for pair in pairs}
             total = sum((w * values[pair] for pair, w in pairs.items()), start=scale.new_zeros(()))
         return total / sum(pairs.values()), {pair: v.detach() for pair, v in values.items()}
 
@@ -198,46 +205,14 @@ def _check_ids(n_rows: int, **ids: Tensor | None) -> None:
             )
 
 
-def _positives(
-    times: Num[Tensor, " batch"] | None,
-    stimuli: Num[Tensor, " batch"] | None,
-    sessions: Num[Tensor, " batch"] | None,
-    window: float,
-) -> Bool[Tensor, "batch batch"] | None:
-    """Mark the pairs of rows that belong together; None if every row is alone."""
-    related = []
-    if stimuli is not None:
-        related.append(stimuli[:, None] == stimuli)
-    if times is not None:
-        # Lifted first: unsigned times would wrap around.
-        times = at_least_float32(times) if times.is_floating_point() else times.long()
-        close = (times[:, None] - times).abs() <= window
-        related.append(close if sessions is None else close & (sessions[:, None] == sessions))
-    if not related:
-        return None
-    positives = related[0] if len(related) == 1 else related[0] | related[1]
-    # A NaN equals nothing, but every row is its own positive.
-    return positives.fill_diagonal_(fill_value=True)
-
-
-def _positive_weights(positives: Bool[Tensor, "batch batch"]) -> Float[Tensor, "batch batch"]:
-    r"""Weigh the logits in the mean of both directions: $(1/|P_i| + 1/|P_j|) / 2B$ on positives."""
-    # Being positive is mutual, so row i and column i have equally many.
-    share = 0.5 / len(positives) / positives.sum(dim=1)
-    return torch.where(positives, share[:, None] + share, 0.0)
-
-
 def _pair_loss(
     unit: Mapping[str, Float[Tensor, "batch feature"]],
     pair: str,
     scale: Float[Tensor, ""],
-    weights: Float[Tensor, "batch batch"] | None,
+    pulls: Mapping[str, Float[Tensor, "batch feature"]],
 ) -> Float[Tensor, ""]:
     first, second = pair.split("_")
-    logits = (scale * unit[first]) @ unit[second].mT
-    by_row, by_column = logits.logsumexp(dim=1), logits.logsumexp(dim=0)
-    if weights is None:
-        return (0.5 * (by_row + by_column) - logits.diagonal()).mean()
-    # mean_j log softmax = mean_j l_ij - logsumexp_j l_ij: one product serves both directions.
-    attraction = weights.to(logits.dtype).flatten() @ logits.flatten()
-    return 0.5 * (by_row + by_column).mean() - attraction
+    given = unit[first], unit[second], scale, pulls[first], pulls[second]
+    dtype = torch.promote_types(unit[first].dtype, unit[second].dtype)
+    loss: Tensor = apply(SymmetricInfoNCE, *(x.to(dtype) for x in given))
+    return loss

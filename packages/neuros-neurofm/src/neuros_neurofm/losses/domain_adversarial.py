@@ -1,15 +1,15 @@
 """Measure how well domains can be told apart: by a classifier, or by the mean of a kernel."""
 
 import math
-from collections.abc import Sequence
-from typing import Final, SupportsFloat
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, SupportsFloat
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from neuros_neurofm.losses._likelihood import at_least_float32
+from neuros_neurofm.losses._likelihood import at_least_float32, check_weight
 
 __all__ = ["DomainAdversarialLoss", "MMDLoss"]
 
@@ -25,9 +25,14 @@ class DomainAdversarialLoss(nn.Module):
     not -100. The encoder becomes adversarial by a gradient reversal between it and the classifier.
     Without a labelled row, or with rows of weight 0 alone, the loss is 0 and has a gradient.
 
+    It takes logits and labels, or, as an objective of `CombinedLoss`, outputs and batch: it then
+    scores `outputs["domain_logits"]` on `batch["species"]`, and a batch without "species" gives 0.
+
     Args:
         class_weights: One weight >= 0 for each domain, (domain,); all 1 by default.
         label_smoothing: Share of every label that is spread over all domains, in [0, 1].
+        weight: Factor of the loss, >= 0.
+        name: Key of this objective in `CombinedLoss.terms`.
 
     Raises:
         ValueError: Weights that are negative, not finite, all 0 or not in one row, or a smoothing
@@ -38,6 +43,9 @@ class DomainAdversarialLoss(nn.Module):
         >>> loss = DomainAdversarialLoss()(torch.zeros(3, 4), torch.tensor([0, 3, -100]))
         >>> round(float(loss.exp()), 4)
         4.0
+        >>> batch = {"species": torch.tensor([0, 3, -100])}
+        >>> float(DomainAdversarialLoss()({"domain_logits": torch.zeros(3, 4)}, batch) == loss)
+        1.0
 
     References:
         Ganin, Y. et al. (2016). Domain-adversarial training of neural networks. JMLR 17.
@@ -51,34 +59,70 @@ class DomainAdversarialLoss(nn.Module):
         *,
         class_weights: Tensor | Sequence[SupportsFloat] | None = None,
         label_smoothing: SupportsFloat = 0.0,
+        weight: float = 1.0,
+        name: str = "domain",
     ) -> None:
+        check_weight(weight)
         smoothing = float(label_smoothing)
         if not 0.0 <= smoothing <= 1.0:
             raise ValueError(f"label_smoothing must lie in [0, 1], got {smoothing}")
         super().__init__()
+        self.weight = weight
+        self.name = name
         self.label_smoothing = smoothing
         weights = None if class_weights is None else _read_class_weights(class_weights)
         self.register_buffer("class_weights", weights)
 
-    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+    def forward(
+        self, logits: Tensor | Mapping[str, Any], labels: Tensor | Mapping[str, Any]
+    ) -> Tensor:
         """Score the classifier.
 
         Args:
-            logits: (..., domain).
-            labels: Integers in [0, domain), or -100 for a row to leave out, (...).
+            logits: (..., domain), or a model's outputs with `domain_logits`.
+            labels: Integers in [0, domain), or -100 for a row to leave out, (...); or a batch with
+                `species`.
 
         Returns:
-            The loss, shape ().
+            The weighted loss, shape ().
 
         Raises:
-            ValueError: Shapes that do not match, or (on the CPU) a label outside the domains.
-            TypeError: Labels that are not integers.
+            ValueError: Shapes that do not match, a label outside the domains (on the CPU), or
+                outputs without `domain_logits`.
+            TypeError: Labels that are not integers, or one tensor and one mapping.
         """
+        if isinstance(logits, Mapping) and isinstance(labels, Mapping):
+            logits, labels = _read_pair(logits, labels)
+        if isinstance(logits, Mapping) or isinstance(labels, Mapping):
+            raise TypeError(
+                f"pass logits and labels, or outputs and batch, got {type(logits).__name__} and "
+                f"{type(labels).__name__}"
+            )
         self._check(logits, labels)
         logits = at_least_float32(logits).flatten(end_dim=-2)
-        return _cross_entropy(
+        return self.weight * _cross_entropy(
             logits, labels.flatten().long(), self.class_weights, self.label_smoothing
         )
+
+    def count(self, batch: Mapping[str, Any]) -> Tensor:
+        """Say what the mean of a batch weighs beside that of another.
+
+        Args:
+            batch: As for the call.
+
+        Returns:
+            Number of labelled rows, each times its class weight in units of the smallest positive
+            one, shape ().
+        """
+        labels: Tensor | None = batch.get("species")
+        if labels is None:
+            return torch.zeros((), dtype=torch.long)
+        valid = labels != _IGNORED
+        if self.class_weights is None:
+            return valid.sum()
+        unit = self.class_weights[self.class_weights > 0].min()
+        rows = self.class_weights[labels.long().masked_fill(~valid, 0)]
+        return (rows * valid).sum() / unit
 
     def _check(self, logits: Tensor, labels: Tensor) -> None:
         if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
@@ -172,6 +216,17 @@ class MMDLoss(nn.Module):
                 return _linear_mmd(x, y, unbiased=self.unbiased)
             scales = _SCALES if self.kernel == "multiscale" else (1.0,)
             return _rbf_mmd(x, y, self.bandwidth, scales, unbiased=self.unbiased)
+
+
+def _read_pair(outputs: Mapping[str, Any], batch: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+    if "domain_logits" not in outputs:
+        raise ValueError(
+            f"outputs has no 'domain_logits', only {list(outputs)}; build the model with "
+            f"use_domain_adversarial=True"
+        )
+    logits: Tensor = outputs["domain_logits"]
+    unknown = torch.full(logits.shape[:-1], _IGNORED, device=logits.device)
+    return logits, batch.get("species", unknown)
 
 
 def _read_class_weights(class_weights: Tensor | Sequence[SupportsFloat]) -> Tensor:

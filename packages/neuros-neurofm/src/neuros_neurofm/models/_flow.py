@@ -10,10 +10,18 @@ from torch import Tensor, nn
 from neuros_neurofm.models import _timing
 from neuros_neurofm.models._inputs import Grid, ModalityInput
 from neuros_neurofm.models._options import Tokenizer
-from neuros_neurofm.tokenizers import Tokens
+from neuros_neurofm.tokenizers import SpikeTokenizer, Tokens
 from neuros_neurofm.tokenizers._channel_set import Tokenised
 
-__all__ = ["drop_modalities", "expected_future", "expected_samples", "join_tokens", "tokenise"]
+__all__ = [
+    "check_width",
+    "drop_modalities",
+    "expected_future",
+    "expected_samples",
+    "join_tokens",
+    "tokenise",
+    "tokens_of",
+]
 
 
 def tokenise(
@@ -21,17 +29,37 @@ def tokenise(
 ) -> dict[str, Tokenised]:
     """Tokens of the raw streams."""
     return {
-        name: cast("Tokenizer", tokenizers[name]).tokenize(
-            stream.x,
-            units=stream.units,
-            mask=stream.mask,
-            times=stream.times,
-            coords=stream.coords,
-            rate=grid.rates[name],
-        )
+        name: tokens_of(cast("Tokenizer", tokenizers[name]), stream, stream.x, grid.rates[name])
         for name, stream in streams.items()
         if stream.x is not None
     }
+
+
+def tokens_of(tokenizer: Tokenizer, stream: ModalityInput, x: Tensor, rate: float) -> Tokenised:
+    """Tokens of one raw stream, from its events where it has them."""
+    if stream.events is not None and isinstance(tokenizer, SpikeTokenizer):
+        return tokenizer.tokenize(
+            stream.events, units=stream.units, mask=stream.mask, coords=stream.coords, rate=rate
+        )
+    return tokenizer.tokenize(
+        x,
+        units=stream.units,
+        mask=stream.mask,
+        times=stream.times,
+        coords=stream.coords,
+        rate=rate,
+    )
+
+
+def check_width(name: str, tokens: Tokens, d_model: int) -> None:
+    """Refuse tokens that were made for another model.
+
+    Raises:
+        ValueError: another width.
+    """
+    width = tokens.values.shape[-1]
+    if width != d_model:
+        raise ValueError(f"{name}: tokens must have the width d_model = {d_model}, got {width}")
 
 
 def join_tokens(
@@ -44,6 +72,7 @@ def join_tokens(
     tokens, reach = [], []
     for name, stream in streams.items():
         found = tokenised[name].tokens if stream.tokens is None else stream.tokens
+        check_width(name, found, vectors[name].shape[0])
         tokens.append(found._replace(values=found.values + vectors[name]))
         token_s = 0.0
         if name in tokenised:
@@ -76,7 +105,8 @@ def expected_samples(
         index, phase = _timing.sample_positions(
             grid, item.x.shape[1], rate=grid.rates[name], times=streams[name].times
         )
-        units = _timing.units_at(item.units, item.tokens.times, grid.times)
+        known = item.tokens.times if item.known is None else item.known
+        units = _timing.units_at(item.units, known, grid.times)
         head = heads.get_submodule(name)
         samples[name] = head(latents, units, index, phase).to(item.x.dtype)
     return samples

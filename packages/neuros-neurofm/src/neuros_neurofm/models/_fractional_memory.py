@@ -18,6 +18,10 @@ class Modes(NamedTuple):
     weights: Float[Tensor, " mode"]
     rates: Float[Tensor, " mode"]
 
+    def to(self, dtype: torch.dtype) -> "Modes":
+        """The same in another precision."""
+        return Modes(self.weights.to(dtype), self.rates.to(dtype))
+
 
 def first_segment(seq_idx: Int[Tensor, "batch time"]) -> Bool[Tensor, "batch time"]:
     """Where a row is still in the sequence of its first step."""

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from neuros_core.modality import Modality
-from neuros_neurofm.tokenizers import Tokens
+from neuros_neurofm.tokenizers import SpikeEvents, Tokens
+from neuros_neurofm.tokenizers._events import bin_events
 from neuros_neurofm.tokenizers._patches import checked_mask
 
 __all__ = ["Grid", "ModalityInput", "Stream", "collect", "lay_grid"]
@@ -17,20 +18,23 @@ __all__ = ["Grid", "ModalityInput", "Stream", "collect", "lay_grid"]
 class StreamFields(TypedDict, total=False):
     """Samples with what belongs to them."""
 
-    x: Tensor
+    x: Tensor | SpikeEvents
     units: Sequence[str] | None
     mask: Tensor | None
     times: Tensor | None
     coords: Tensor | None
 
 
-Stream: TypeAlias = Tensor | Tokens | StreamFields
+Stream: TypeAlias = Tensor | SpikeEvents | Tokens | StreamFields
 
 _FIELDS = ("x", "units", "mask", "times", "coords")
 
 
 class ModalityInput(NamedTuple):
-    """One stream: raw samples with what is known about them, or ready tokens."""
+    """One stream: raw samples with what is known about them, or ready tokens.
+
+    Spike events are held beside their counts `x`, which shape, mask and grid speak about.
+    """
 
     x: Tensor | None
     tokens: Tokens | None
@@ -38,6 +42,7 @@ class ModalityInput(NamedTuple):
     mask: Tensor | None
     times: Tensor | None
     coords: Tensor | None
+    events: SpikeEvents | None = None
 
     @property
     def batch(self) -> int:
@@ -67,12 +72,14 @@ def collect(
     units: Mapping[str, Sequence[str]] | None,
     masks: Mapping[str, Tensor] | None,
     times: Mapping[str, Tensor] | None,
+    rates: Mapping[str, float] | None = None,
 ) -> dict[str, ModalityInput]:
-    """The streams in the fixed order of the modalities.
+    """The streams in the fixed order of the modalities; `rates` are needed to bin events.
 
     Raises:
-        TypeError: a stream is neither tensor, tokens nor mapping.
-        ValueError: no stream, an unknown name, or rows that differ in number.
+        TypeError: a stream is neither tensor, events, tokens nor mapping.
+        ValueError: no stream, an unknown name, rows that differ in number, or events that cannot be
+            binned.
     """
     if not inputs:
         raise ValueError("inputs is empty; pass at least one modality, such as {'spike': counts}")
@@ -85,6 +92,7 @@ def collect(
             units=(units or {}).get(name),
             mask=(masks or {}).get(name),
             times=(times or {}).get(name),
+            rate=(rates or {}).get(name),
         )
         for name in modalities
         if name in inputs
@@ -116,6 +124,7 @@ def _stream(
     units: Sequence[str] | None,
     mask: Tensor | None,
     times: Tensor | None,
+    rate: float | None,
 ) -> ModalityInput:
     coords: Tensor | None = None
     # Tokens is a tuple, so it is asked for first.
@@ -132,15 +141,40 @@ def _stream(
         units, mask = value.get("units", units), value.get("mask", mask)
         times, coords = value.get("times", times), value.get("coords")
         value = value["x"]
+    events = None
+    if isinstance(value, SpikeEvents):
+        events = _sized(value, units)
+        value = _counts(name, events, times, rate)
     if not isinstance(value, Tensor):
-        raise TypeError(f"{name}: expected a tensor, Tokens or a mapping, got {type(value)}")
+        raise TypeError(
+            f"{name}: expected a tensor, Tokens or a mapping (for spikes also SpikeEvents), "
+            f"got {type(value)}"
+        )
     if value.ndim != 3 or 0 in value.shape:
         raise ValueError(
             f"{name}: x must have 3 axes (batch, time, channel), none of them empty, "
             f"got shape {tuple(value.shape)}"
         )
     mask = None if mask is None else checked_mask(name, mask, value)
-    return ModalityInput(value, None, units, mask, times, coords)
+    return ModalityInput(value, None, units, mask, times, coords, events)
+
+
+def _sized(events: SpikeEvents, units: Sequence[str] | None) -> SpikeEvents:
+    n = len(units) if events.n_units is None and units is not None else events.n_units
+    return events._replace(n_units=n)
+
+
+def _counts(name: str, events: SpikeEvents, times: Tensor | None, rate: float | None) -> Tensor:
+    if name != Modality.SPIKE.value:
+        raise ValueError(f"{name}: events are spikes, got SpikeEvents; pass (batch, time, channel)")
+    if times is not None:
+        raise ValueError(f"{name}: events carry their times; leave `times` out")
+    if rate is None:
+        raise ValueError(
+            f"{name}: events are binned for the read-outs; build the model with "
+            f"sampling_rates={{'{name}': bins per second}}; a stream takes counts"
+        )
+    return bin_events(name, events, rate)[0]
 
 
 def _check_tokens(name: str, tokens: Tokens) -> None:
@@ -185,11 +219,13 @@ def lay_grid(
 def _duration(
     name: str, stream: ModalityInput, sampling_rates: Mapping[str, float]
 ) -> float | None:
-    times = stream.tokens.times if stream.tokens is not None else stream.times
+    times, seen = stream.times, None if stream.mask is None else stream.mask.any(-1)
+    if stream.tokens is not None:
+        times, seen = stream.tokens.times, stream.tokens.mask
     if times is not None:
-        if stream.mask is not None and times.shape[-1] == stream.mask.shape[1]:
+        if seen is not None and times.shape[-1] == seen.shape[-1]:
             # Times of padding carry no meaning.
-            times = torch.where(stream.mask.any(-1), times, torch.nan)
+            times = torch.where(seen, times, torch.nan)
         finite = times[torch.isfinite(times)]
         latest = float(finite.max()) if finite.numel() else 0.0
         # One sample at time 0 says nothing about a duration.

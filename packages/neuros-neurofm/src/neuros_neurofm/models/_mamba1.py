@@ -4,12 +4,18 @@ import math
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from neuros_neurofm.models._mamba2 import initial_dt_bias, working_dtype
-from neuros_neurofm.models._mamba_packing import MambaState, Packing, packed_conv_state
+from neuros_neurofm.models._mamba2 import initial_dt_bias
+from neuros_neurofm.models._mamba_packing import (
+    MambaState,
+    Piece,
+    packed_conv_state,
+    step_convolution,
+    working_dtype,
+)
 from neuros_neurofm.ops import causal_conv1d, selective_scan
 
 __all__: list[str] = []
@@ -91,13 +97,10 @@ def _select(
 def mix(
     parts: Mamba1Parts,
     sizes: Mamba1Sizes,
-    x: Float[Tensor, "batch time feature"],
-    state: MambaState,
-    *,
-    seq_idx: Int[Tensor, "batch time"] | None,
-    packing: Packing | None,
+    piece: Piece,
 ) -> tuple[Float[Tensor, "batch time feature"], MambaState]:
-    """Run a piece of the sequence from a state; the returned state's `seq_idx` is not set."""
+    """Run a piece of a sequence; the returned state's `seq_idx` is not set."""
+    x, state, seq_idx, packing = piece
     projected = parts.in_proj(x)
     dtype = working_dtype(projected)
     conv_in, z = projected.to(dtype).split_with_sizes([sizes.d_inner, sizes.d_inner], -1)
@@ -140,15 +143,11 @@ def step(
     projected = parts.in_proj(x_t)
     dtype = working_dtype(projected)
     conv_in, z = projected.to(dtype).split_with_sizes([sizes.d_inner, sizes.d_inner], -1)
-    window = torch.cat([state.conv, conv_in.unsqueeze(-1)], -1)
-    u = torch.linalg.vecdot(window, parts.conv1d.weight[:, 0].to(dtype))
-    if parts.conv1d.bias is not None:
-        u = u + parts.conv1d.bias.to(dtype)
-    u = functional.silu(u)
+    u, conv_state = step_convolution(state.conv, conv_in, parts.conv1d)
     delta, B, C = _select(parts, sizes, u)
     decay = torch.exp(delta.unsqueeze(-1) * -torch.exp(parts.A_log.to(dtype)))
     entered = (delta * u).unsqueeze(-1) * B.unsqueeze(1)
     h = torch.addcmul(entered, decay, state.ssm)
     y = torch.addcmul((h @ C.unsqueeze(-1)).squeeze(-1), u, parts.D.to(dtype))
     y = (y * functional.silu(z)).to(projected.dtype)
-    return parts.out_proj(y), MambaState(window[..., 1:], h, state.seq_idx)
+    return parts.out_proj(y), MambaState(conv_state, h, state.seq_idx)

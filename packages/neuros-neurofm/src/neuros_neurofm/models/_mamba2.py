@@ -4,12 +4,18 @@ import math
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional
 
 from neuros_neurofm.models._mamba_kernels import ssd_kernel, uses_kernels
-from neuros_neurofm.models._mamba_packing import MambaState, Packing, packed_conv_state
+from neuros_neurofm.models._mamba_packing import (
+    MambaState,
+    Piece,
+    packed_conv_state,
+    step_convolution,
+    working_dtype,
+)
 from neuros_neurofm.ops import causal_conv1d, ssd
 
 __all__: list[str] = []
@@ -36,6 +42,8 @@ class GroupedRMSNorm(nn.Module):
 
     def forward(self, x: Float[Tensor, "*batch feature"]) -> Float[Tensor, "*batch feature"]:
         """Normalise the last axis."""
+        if self.groups == 1:
+            return functional.rms_norm(x, x.shape[-1:], self.weight.to(x.dtype), self.eps)
         parts = _split_last(x, self.groups)
         return functional.rms_norm(parts, parts.shape[-1:], eps=self.eps).flatten(-2) * self.weight
 
@@ -79,6 +87,16 @@ class Mamba2Parts(NamedTuple):
     out_proj: nn.Linear
 
 
+def count_heads(d_model: int, *, expand: int, headdim: int) -> int:
+    """Number of heads; raise unless they are whole."""
+    d_inner = expand * d_model
+    if d_inner % headdim:
+        raise ValueError(
+            f"headdim needs to divide d_inner = expand * d_model = {d_inner}, got {headdim}"
+        )
+    return d_inner // headdim
+
+
 def initial_dt_bias(channels: int) -> Float[Tensor, " channel"]:
     """Inverse softplus of steps drawn log-uniformly from 1e-3 to 1e-1 (Gu & Dao 2023, 3.6)."""
     low, high = math.log(1e-3), math.log(1e-1)
@@ -103,11 +121,6 @@ def make_parts(d_model: int, sizes: Mamba2Sizes) -> Mamba2Parts:
         norm=GroupedRMSNorm(sizes.d_inner, groups=sizes.groups),
         out_proj=nn.Linear(sizes.d_inner, d_model, bias=False),
     )
-
-
-def working_dtype(x: Tensor) -> torch.dtype:
-    """Float64 stays, everything else is worked on in float32."""
-    return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
 def _scan_on_kernel(
@@ -147,15 +160,13 @@ def _scan_on_kernel(
 def mix(
     parts: Mamba2Parts,
     sizes: Mamba2Sizes,
-    x: Float[Tensor, "batch time feature"],
-    state: MambaState,
+    piece: Piece,
     *,
-    seq_idx: Int[Tensor, "batch time"] | None,
-    packing: Packing | None,
     chunk_size: int,
     backend: str,
 ) -> tuple[Float[Tensor, "batch time feature"], MambaState]:
-    """Run a piece of the sequence from a state; the returned state's `seq_idx` is not set."""
+    """Run a piece of a sequence; the returned state's `seq_idx` is not set."""
+    x, state, seq_idx, packing = piece
     projected = parts.in_proj(x)
     dtype = working_dtype(projected)
     z, conv_in, dt = projected.to(dtype).split_with_sizes(sizes.projected, -1)
@@ -220,23 +231,19 @@ def step(
     projected = parts.in_proj(x_t)
     dtype = working_dtype(projected)
     z, conv_in, dt = projected.to(dtype).split_with_sizes(sizes.projected, -1)
-    window = torch.cat([state.conv, conv_in.unsqueeze(-1)], -1)
-    mixed = torch.linalg.vecdot(window, parts.conv1d.weight[:, 0].to(dtype))
-    if parts.conv1d.bias is not None:
-        mixed = mixed + parts.conv1d.bias.to(dtype)
+    mixed, conv_state = step_convolution(state.conv, conv_in, parts.conv1d)
     width = sizes.groups * sizes.d_state
-    X, B, C = functional.silu(mixed).split_with_sizes([sizes.d_inner, width, width], -1)
-    per_group = (sizes.groups, sizes.heads // sizes.groups)
+    X, B, C = mixed.split_with_sizes([sizes.d_inner, width, width], -1)
     delta = functional.softplus(dt + parts.dt_bias.to(dtype))
-    decay = torch.exp(delta * -torch.exp(parts.A_log.to(dtype)))
+    decay = torch.exp(-delta * torch.exp(parts.A_log.to(dtype)))
     X = _split_last(X, sizes.heads)
     # (batch, group, heads of the group * headdim, d_state): B and C meet all heads of their group.
-    scaled = (X * delta[..., None]).reshape(-1, sizes.groups, per_group[1] * sizes.headdim, 1)
+    scaled = (X * delta.unsqueeze(-1)).view(-1, sizes.groups, sizes.d_inner // sizes.groups, 1)
     entered = (scaled * B.reshape(-1, sizes.groups, 1, sizes.d_state)).view(state.ssm.shape)
-    h = torch.addcmul(entered, state.ssm, decay[..., None, None])
+    h = entered.addcmul_(state.ssm, decay[..., None, None])
     y = h.view(scaled.shape[0], sizes.groups, -1, sizes.d_state) @ C.reshape(
         -1, sizes.groups, sizes.d_state, 1
     )
     y = torch.addcmul(y.view(X.shape), X, parts.D.to(dtype)[:, None])
     y = parts.norm(y.flatten(1) * functional.silu(z)).to(projected.dtype)
-    return parts.out_proj(y), MambaState(window[..., 1:], h, state.seq_idx)
+    return parts.out_proj(y), MambaState(conv_state, h, state.seq_idx)

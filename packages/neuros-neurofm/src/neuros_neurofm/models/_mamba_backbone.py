@@ -1,13 +1,14 @@
 """Residual stack of Mamba blocks."""
 
 from collections.abc import Sequence
-from typing import Literal, overload
 
 from torch import Tensor, nn
 
 from neuros_neurofm.models import _mamba2
 from neuros_neurofm.models._mamba_block import MambaBlock
+from neuros_neurofm.models._mamba_kernels import check_backend
 from neuros_neurofm.models._mamba_packing import MambaState, check_input, check_states
+from neuros_neurofm.models.mamba_fractional import FractionalMambaBlock
 from neuros_neurofm.ops._validation import check_positive
 
 __all__: list[str] = []
@@ -22,18 +23,20 @@ class MambaBackbone(nn.Module):
     Args:
         d_model: features of the input and output.
         n_blocks: number of blocks.
-        version: as in `MambaBlock`, like all further arguments.
-        d_state: latent size of the state per feature; None: 64 or 16, by version.
+        version: 2 or 1, the blocks are then `MambaBlock`s, which describe the arguments below; or
+            "fractional" for `FractionalMambaBlock`s, learned exponents and all other choices at
+            their defaults.
+        d_state: latent size of the state; None: 64 for version 2, 16 otherwise.
         d_conv: samples that each convolution sees.
         expand: `d_inner = expand * d_model`.
-        headdim: features per head.
-        ngroups: groups of heads that share B and C.
-        chunk_size: steps per chunk of the scan.
-        backend: "auto", "torch" or "cuda".
+        headdim: features per head (version 2 and "fractional").
+        ngroups: groups of heads that share B and C (version 2).
+        chunk_size: steps per chunk of the scan (version 2).
+        backend: "auto", "torch" or "cuda" (version 2).
         bidirectional: whether every block also reads backwards.
 
     Raises:
-        ValueError: If a size does not fit another.
+        ValueError: If a size does not fit another, or a choice does not go with the version.
         RuntimeError: If `backend="cuda"` and the kernels cannot be imported.
 
     Examples:
@@ -56,7 +59,7 @@ class MambaBackbone(nn.Module):
         d_model: int,
         n_blocks: int,
         *,
-        version: int = 2,
+        version: int | str = 2,
         d_state: int | None = None,
         d_conv: int = 4,
         expand: int = 2,
@@ -68,29 +71,41 @@ class MambaBackbone(nn.Module):
     ) -> None:
         super().__init__()
         check_positive("n_blocks", n_blocks)
+        _check_version(version, ngroups, backend)
         self.d_model = d_model
         self.n_blocks = n_blocks
         for index in range(n_blocks):
-            block = MambaBlock(
-                d_model,
-                version=version,
-                d_state=d_state,
-                d_conv=d_conv,
-                expand=expand,
-                headdim=headdim,
-                ngroups=ngroups,
-                chunk_size=chunk_size,
-                backend=backend,
-                bidirectional=bidirectional,
-            )
+            block: MambaBlock | FractionalMambaBlock
+            if isinstance(version, str):
+                block = FractionalMambaBlock(
+                    d_model,
+                    16 if d_state is None else d_state,
+                    d_conv=d_conv,
+                    expand=expand,
+                    headdim=headdim,
+                    bidirectional=bidirectional,
+                )
+            else:
+                block = MambaBlock(
+                    d_model,
+                    version=version,
+                    d_state=d_state,
+                    d_conv=d_conv,
+                    expand=expand,
+                    headdim=headdim,
+                    ngroups=ngroups,
+                    chunk_size=chunk_size,
+                    backend=backend,
+                    bidirectional=bidirectional,
+                )
             self.add_module(f"norm_{index}", _mamba2.GroupedRMSNorm(d_model))
             self.add_module(f"mamba_{index}", block)
 
     @property
-    def blocks(self) -> tuple[MambaBlock, ...]:
+    def blocks(self) -> tuple[MambaBlock | FractionalMambaBlock, ...]:
         """The blocks, first to last."""
         found = (self.get_submodule(f"mamba_{index}") for index in range(self.n_blocks))
-        return tuple(block for block in found if isinstance(block, MambaBlock))
+        return tuple(b for b in found if isinstance(b, MambaBlock | FractionalMambaBlock))
 
     def init_state(self, batch: int) -> tuple[MambaState, ...]:
         """The states before the first step, one per block.
@@ -107,26 +122,6 @@ class MambaBackbone(nn.Module):
         """
         return tuple(block.init_state(batch) for block in self.blocks)
 
-    @overload
-    def forward(
-        self,
-        x: Tensor,
-        *,
-        state: Sequence[MambaState] | None = ...,
-        return_state: Literal[False] = ...,
-        seq_idx: Tensor | None = ...,
-        mask: Tensor | None = ...,
-    ) -> Tensor: ...
-    @overload
-    def forward(
-        self,
-        x: Tensor,
-        *,
-        state: Sequence[MambaState] | None = ...,
-        return_state: Literal[True],
-        seq_idx: Tensor | None = ...,
-        mask: Tensor | None = ...,
-    ) -> tuple[Tensor, tuple[MambaState, ...]]: ...
     def forward(
         self,
         x: Tensor,
@@ -201,3 +196,12 @@ class MambaBackbone(nn.Module):
             after.append(reached)
             x_t = x_t + y
         return x_t, tuple(after)
+
+
+def _check_version(version: int | str, ngroups: int, backend: str) -> None:
+    """Raise for an unknown version, or a choice that only version 2 has."""
+    if version not in {1, 2, "fractional"}:
+        raise ValueError(f"version needs to be 1, 2 or 'fractional', got {version!r}")
+    if version != 2 and ngroups != 1:
+        raise ValueError(f"ngroups = {ngroups} needs version=2, got version={version!r}")
+    check_backend(backend, version)

@@ -1,24 +1,22 @@
 """One Mamba block: parameters by version, state, masks and packed sequences."""
 
-from typing import Literal, overload
-
-import torch
 from torch import Tensor, nn
 
 from neuros_neurofm.models import _mamba1, _mamba2
+from neuros_neurofm.models._mamba_directions import read_backwards, refuse_state, refuse_step
 from neuros_neurofm.models._mamba_kernels import check_backend
 from neuros_neurofm.models._mamba_packing import (
     MambaState,
+    StateShapes,
     check_input,
     check_state,
-    enter,
-    last_seq_idx,
-    pack,
-    pack_inputs,
-    pack_seq_idx,
-    unpack_outputs,
+    check_step_input,
+    close_piece,
+    open_piece,
+    without_autocast,
+    zero_state,
 )
-from neuros_neurofm.ops._validation import check_positive, check_tensor
+from neuros_neurofm.ops._validation import check_positive
 
 __all__: list[str] = []
 
@@ -97,6 +95,8 @@ class MambaBlock(nn.Module):
         super().__init__()
         if version not in {1, 2}:
             raise ValueError(f"version needs to be 1 or 2, got {version!r}")
+        if version == 1 and ngroups != 1:
+            raise ValueError(f"ngroups = {ngroups} needs version=2, got version=1")
         if d_state is None:
             d_state = 16 if version == 1 else 64
         self.sizes = _sizes(
@@ -161,33 +161,8 @@ class MambaBlock(nn.Module):
             >>> MambaBlock(16, headdim=8, d_state=4).init_state(3).ssm.shape
             torch.Size([3, 4, 8, 4])
         """
-        weight = self.in_proj.weight
-        conv, ssm = self._state_shapes(batch)
-        return MambaState(
-            conv=weight.new_zeros(conv, dtype=_mamba2.working_dtype(weight)),
-            ssm=weight.new_zeros(ssm, dtype=_mamba2.working_dtype(weight)),
-        )
+        return zero_state(self.in_proj.weight, self._state_shapes(batch))
 
-    @overload
-    def forward(
-        self,
-        x: Tensor,
-        *,
-        state: MambaState | None = ...,
-        return_state: Literal[False] = ...,
-        seq_idx: Tensor | None = ...,
-        mask: Tensor | None = ...,
-    ) -> Tensor: ...
-    @overload
-    def forward(
-        self,
-        x: Tensor,
-        *,
-        state: MambaState | None = ...,
-        return_state: Literal[True],
-        seq_idx: Tensor | None = ...,
-        mask: Tensor | None = ...,
-    ) -> tuple[Tensor, MambaState]: ...
     def forward(
         self,
         x: Tensor,
@@ -218,23 +193,10 @@ class MambaBlock(nn.Module):
         """
         check_input(x, self.d_model, seq_idx, mask)
         if self.reverse is not None:
-            if state is not None or return_state:
-                raise ValueError(
-                    "a bidirectional block reads the whole sequence and has no state to carry; "
-                    "build it with bidirectional=False to run in pieces"
-                )
-            ahead, _ = self._run(x, self.init_state(x.shape[0]), seq_idx, mask)
-            back: Tensor = self.reverse(
-                x.flip(1),
-                seq_idx=None if seq_idx is None else seq_idx.flip(1),
-                mask=None if mask is None else mask.flip(1),
-            )
-            return (ahead + back.flip(1)) / 2
-        if state is None:
-            state = self.init_state(x.shape[0])
-        else:
-            check_state(state, *self._state_shapes(x.shape[0]))
-        y, after = self._run(x, state, seq_idx, mask)
+            refuse_state(state, return_state=return_state)
+            ahead, _ = self._run(x, seq_idx, mask)
+            return (ahead + read_backwards(self.reverse, x, seq_idx, mask)) / 2
+        y, after = self._run(x, seq_idx, mask, state)
         return (y, after) if return_state else y
 
     def step(self, x_t: Tensor, state: MambaState) -> tuple[Tensor, MambaState]:
@@ -258,27 +220,20 @@ class MambaBlock(nn.Module):
             >>> y.shape
             torch.Size([3, 16])
         """
-        check_tensor("x_t", x_t, 2, "(batch, d_model)")
-        if x_t.shape[1] != self.d_model:
-            raise ValueError(
-                f"x_t needs d_model = {self.d_model} features on its last axis, got {x_t.shape[1]}"
-            )
+        check_step_input(x_t, self.d_model)
         if self.reverse is not None:
-            raise ValueError(
-                "a bidirectional block cannot step: its output depends on later samples; build it "
-                "with bidirectional=False"
-            )
-        check_state(state, *self._state_shapes(x_t.shape[0]))
+            refuse_step()
+        check_state(state, self._state_shapes(x_t.shape[0]))
         # One row of a product costs less than autocast's casts of the weights at every step.
         x_t = x_t.to(self.in_proj.weight.dtype)
-        with torch.autocast(x_t.device.type, enabled=False):
+        with without_autocast(x_t):
             if isinstance(self.sizes, _mamba1.Mamba1Sizes):
                 return _mamba1.step(self._parts_of_version_1(), self.sizes, x_t, state)
             return _mamba2.step(self._parts_of_version_2(), self.sizes, x_t, state)
 
-    def _state_shapes(self, batch: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    def _state_shapes(self, batch: int) -> StateShapes:
         conv, ssm = self.sizes.state_shapes
-        return (batch, *conv), (batch, *ssm)
+        return StateShapes((batch, *conv), (batch, *ssm))
 
     def _parts_of_version_1(self) -> _mamba1.Mamba1Parts:
         return _mamba1.Mamba1Parts(
@@ -303,38 +258,28 @@ class MambaBlock(nn.Module):
         )
 
     def _run(
-        self, x: Tensor, state: MambaState, seq_idx: Tensor | None, mask: Tensor | None
+        self,
+        x: Tensor,
+        seq_idx: Tensor | None,
+        mask: Tensor | None,
+        state: MambaState | None = None,
     ) -> tuple[Tensor, MambaState]:
-        packing = None
-        if mask is not None:
-            packing = pack(mask)
-            x = pack_inputs(x, packing)
-            seq_idx = None if seq_idx is None else pack_seq_idx(seq_idx, packing)
-        if seq_idx is not None:
-            state = enter(state, seq_idx, packing)
+        if state is None:
+            state = self.init_state(x.shape[0])
+        else:
+            check_state(state, self._state_shapes(x.shape[0]))
+        piece = open_piece(x, state, seq_idx, mask)
         if isinstance(self.sizes, _mamba1.Mamba1Sizes):
-            y, after = _mamba1.mix(
-                self._parts_of_version_1(),
-                self.sizes,
-                x,
-                state,
-                seq_idx=seq_idx,
-                packing=packing,
-            )
+            y, after = _mamba1.mix(self._parts_of_version_1(), self.sizes, piece)
         else:
             y, after = _mamba2.mix(
                 self._parts_of_version_2(),
                 self.sizes,
-                x,
-                state,
-                seq_idx=seq_idx,
-                packing=packing,
+                piece,
                 chunk_size=self.chunk_size,
                 backend=self.backend,
             )
-        if packing is not None:
-            y = unpack_outputs(y, packing)
-        return y, after._replace(seq_idx=last_seq_idx(state, seq_idx, packing))
+        return close_piece(y, after, piece)
 
 
 def _sizes(
@@ -361,15 +306,10 @@ def _sizes(
         check_positive(name, value)
     if version == 1:
         return _mamba1.sizes_of(d_model, d_state=d_state, d_conv=d_conv, expand=expand)
-    d_inner = expand * d_model
-    if d_inner % headdim:
-        raise ValueError(
-            f"headdim needs to divide d_inner = expand * d_model = {d_inner}, got {headdim}"
-        )
-    heads = d_inner // headdim
+    heads = _mamba2.count_heads(d_model, expand=expand, headdim=headdim)
     if heads % ngroups:
         raise ValueError(
             f"ngroups needs to divide the number of heads = d_inner / headdim = {heads}, "
             f"got {ngroups}"
         )
-    return _mamba2.Mamba2Sizes(d_inner, heads, headdim, ngroups, d_state, d_conv)
+    return _mamba2.Mamba2Sizes(heads * headdim, heads, headdim, ngroups, d_state, d_conv)

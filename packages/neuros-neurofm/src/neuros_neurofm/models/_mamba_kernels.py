@@ -29,12 +29,14 @@ def ssd_kernel() -> Callable[..., Any] | None:
     return kernel
 
 
-def check_backend(backend: str, version: int) -> None:
+def check_backend(backend: str, version: int | str) -> None:
     """Raise for an unknown backend, or for "cuda" where it cannot be had."""
     if backend not in _BACKENDS:
         raise ValueError(f"backend needs to be one of {_BACKENDS}, got {backend!r}")
-    if backend == "cuda" and version == 1:
-        raise ValueError("backend='cuda' needs version=2, got version=1; use backend='auto'")
+    if backend == "cuda" and version != 2:
+        raise ValueError(
+            f"backend='cuda' needs version=2, got version={version!r}; use backend='auto'"
+        )
     if backend == "cuda" and ssd_kernel() is None:
         raise RuntimeError(
             "backend='cuda' needs the package mamba-ssm with its compiled kernels, which cannot "

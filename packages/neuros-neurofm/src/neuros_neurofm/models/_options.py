@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TypeAlias
+from functools import partial
+from typing import Literal, TypeAlias
 
 from torch import nn
 
@@ -107,13 +108,17 @@ def check_sizes(
         raise ValueError(f"window must be > 0 s, got {window}")
 
 
-def ssm_version(ssm: str) -> int:
-    """Version of the Mamba block.
+def ssm_version(ssm: str) -> int | Literal["fractional"]:
+    """Version of the blocks of the backbone.
 
     Raises:
         ValueError: an unknown name.
     """
-    versions = {"mamba2": 2, "mamba": 1}
+    versions: dict[str, int | Literal["fractional"]] = {
+        "mamba2": 2,
+        "mamba": 1,
+        "fractional": "fractional",
+    }
     if ssm not in versions:
         raise ValueError(f"ssm must be one of {list(versions)}, got {ssm!r}")
     return versions[ssm]
@@ -126,20 +131,28 @@ def build_tokenizers(
     rates: Mapping[str, float],
     patches: Mapping[str, float],
     dropout: float,
+    spike_mode: Literal["counts", "events"],
 ) -> nn.ModuleDict:
-    """One tokenizer per modality."""
-    return nn.ModuleDict(
-        {
-            name: _TOKENIZERS[name](
-                d_model,
-                sampling_rate=rates.get(name),
-                patch=patches.get(name),
-                dropout=dropout,
-                unit_dim=_UNIT_DIM,
-            )
-            for name in modalities
-        }
-    )
+    """One tokenizer per modality.
+
+    Raises:
+        ValueError: an unknown mode, or events without spikes.
+    """
+    if spike_mode != "counts" and "spike" not in modalities:
+        raise ValueError(
+            f"spike_mode = {spike_mode!r} needs 'spike' among the modalities, got {modalities}"
+        )
+    tokenizers: dict[str, nn.Module] = {}
+    for name in modalities:
+        build = partial(SpikeTokenizer, mode=spike_mode) if name == "spike" else _TOKENIZERS[name]
+        tokenizers[name] = build(
+            d_model,
+            sampling_rate=rates.get(name),
+            patch=patches.get(name),
+            dropout=dropout,
+            unit_dim=_UNIT_DIM,
+        )
+    return nn.ModuleDict(tokenizers)
 
 
 def build_heads(

@@ -23,6 +23,8 @@ class NeuroFMXOutput(Mapping[str, Tensor | dict[str, Tensor]]):
         decoder: Behaviour at the queries, (batch, query, behavior_dim), or None.
         forecast: The samples after the input per modality, (batch, horizon, channel), or None;
             log-rates for spikes.
+        domain_logits: Logits of the domain discriminator, (batch, n_domains), or None without one.
+        domain_labels: The `species_labels` of the call, (batch,) int64, or None.
 
     Examples:
         >>> import torch
@@ -39,6 +41,8 @@ class NeuroFMXOutput(Mapping[str, Tensor | dict[str, Tensor]]):
     encoder: dict[str, Tensor]
     decoder: Tensor | None = None
     forecast: dict[str, Tensor] | None = None
+    domain_logits: Tensor | None = None
+    domain_labels: Tensor | None = None
 
     def __getitem__(self, name: str) -> Tensor | dict[str, Tensor]:
         """The output of this name.

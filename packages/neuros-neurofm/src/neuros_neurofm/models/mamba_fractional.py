@@ -1,7 +1,6 @@
 """A Mamba-like block whose memory decays as a power of time instead of exponentially."""
 
 import math
-from typing import Literal, overload
 
 import torch
 from jaxtyping import Float, Int
@@ -15,24 +14,27 @@ from neuros_neurofm.models._fractional_memory import (
     first_segment,
     read_past,
 )
-from neuros_neurofm.models._mamba2 import GroupedRMSNorm, working_dtype
+from neuros_neurofm.models._mamba2 import GroupedRMSNorm, count_heads
+from neuros_neurofm.models._mamba_directions import read_backwards, refuse_state, refuse_step
 from neuros_neurofm.models._mamba_packing import (
     MambaState,
-    Packing,
+    Piece,
+    StateShapes,
     check_input,
     check_state,
-    enter,
-    last_seq_idx,
-    pack,
-    pack_inputs,
-    pack_seq_idx,
+    check_step_input,
+    close_piece,
+    open_piece,
     packed_conv_state,
-    unpack_outputs,
+    step_convolution,
+    without_autocast,
+    working_dtype,
+    zero_state,
 )
 from neuros_neurofm.ops import causal_conv1d
 from neuros_neurofm.ops._fft_conv import causal_fft_conv
-from neuros_neurofm.ops._fractional import check_method, fractional_kernel, lag_modes, mode_rates
-from neuros_neurofm.ops._validation import check_positive, check_tensor
+from neuros_neurofm.ops._fractional import check_method, lag_modes, mode_kernel
+from neuros_neurofm.ops._validation import check_positive
 
 __all__ = ["FractionalMambaBlock"]
 
@@ -46,10 +48,12 @@ class FractionalMambaBlock(nn.Module):
     output projection as in Mamba-2. White noise comes out of the memory with a spectrum
     $1 / f^{2(1-\alpha)}$.
 
-    A sequence that starts afresh is convolved with the exact kernel. `step`, and a piece that
-    continues from a state, hear the past through `n_modes` exponentials per memory channel, whose
-    relative error over `horizon` samples is about 1e-7 with 32 modes
-    ($0.1 \le \alpha \le 0.95$); inputs older than the horizon fade exponentially there.
+    The weights $w_j$ of the block are a sum of `n_modes` exponentials, fitted to those of
+    `fractional_kernel`: so `step` carries a state of fixed size and still equals `forward`, and
+    pieces of any length equal one run. With 32 modes and $0.1 \le \alpha \le 0.99$ the weights are
+    off by less than 2e-7 of themselves over `horizon` samples (16 modes: 2e-3); beyond it they
+    fall short of the power law, by 2 % at three times the horizon, and fade exponentially in the
+    end.
 
     Args:
         d_model: features of the input and output.
@@ -58,10 +62,12 @@ class FractionalMambaBlock(nn.Module):
         learnable_alpha: whether `alpha` is a parameter.
         method: "gl" (Gruenwald-Letnikov weights) or "power" (the sampled power law).
         n_modes: exponentials per memory channel in the carried state.
-        horizon: samples over which the exponentials follow the kernel.
+        horizon: samples over which the exponentials follow the power law.
         d_conv: samples that the convolution sees.
         expand: `d_inner = expand * d_model`.
         headdim: features per head; it divides `d_inner`.
+        bidirectional: whether a second block, of its own weights (`reverse`), reads the sequence
+            backwards; the output is the mean of both. There is then no state and no `step`.
 
     Raises:
         ValueError: If `alpha` is not between 0 and 1, `method` is unknown, or a size does not fit.
@@ -71,7 +77,7 @@ class FractionalMambaBlock(nn.Module):
 
         >>> import torch
         >>> block = FractionalMambaBlock(16, d_state=4, alpha=0.5, headdim=8)
-        >>> block.compute_kernel(3).tolist()
+        >>> block.compute_kernel(3).round(decimals=4).tolist()
         [1.0, 0.5, 0.375]
         >>> y, state = block.step(torch.zeros(3, 16), block.init_state(3))
         >>> y.shape
@@ -99,6 +105,7 @@ class FractionalMambaBlock(nn.Module):
         d_conv: int = 4,
         expand: int = 2,
         headdim: int = 64,
+        bidirectional: bool = False,
     ) -> None:
         super().__init__()
         sizes = {
@@ -115,13 +122,9 @@ class FractionalMambaBlock(nn.Module):
         check_method(method)
         if not 0 < alpha < 1:
             raise ValueError(f"alpha needs 0 < alpha < 1, got {alpha}")
-        d_inner = expand * d_model
-        if d_inner % headdim:
-            raise ValueError(
-                f"headdim needs to divide d_inner = expand * d_model = {d_inner}, got {headdim}"
-            )
+        self.heads = count_heads(d_model, expand=expand, headdim=headdim)
+        self.headdim, d_inner = headdim, expand * d_model
         self.d_model, self.d_inner, self.d_state, self.d_conv = d_model, d_inner, d_state, d_conv
-        self.heads, self.headdim = d_inner // headdim, headdim
         self.method, self.n_modes, self.horizon = method, n_modes, horizon
         self.in_proj = nn.Linear(d_model, 2 * d_inner, bias=False)
         self.conv1d = nn.Conv1d(d_inner, d_inner, d_conv, groups=d_inner, padding=d_conv - 1)
@@ -138,6 +141,20 @@ class FractionalMambaBlock(nn.Module):
         vars(self.D)["_no_weight_decay"] = True
         self.norm = GroupedRMSNorm(d_inner)
         self.out_proj = nn.Linear(d_inner, d_model, bias=False)
+        self.reverse: FractionalMambaBlock | None = None
+        if bidirectional:
+            self.reverse = FractionalMambaBlock(
+                d_model,
+                d_state,
+                alpha,
+                learnable_alpha,
+                method=method,
+                n_modes=n_modes,
+                horizon=horizon,
+                d_conv=d_conv,
+                expand=expand,
+                headdim=headdim,
+            )
 
     def extra_repr(self) -> str:
         """Sizes and choices."""
@@ -154,7 +171,7 @@ class FractionalMambaBlock(nn.Module):
         return torch.sigmoid(self.alpha_logit.double())
 
     def compute_kernel(self, seq_len: int) -> Tensor:
-        """Weights of the memory for the current `alpha`.
+        """Weights of the memory for the current `alpha`, as the block uses them.
 
         Args:
             seq_len: number of weights, in samples.
@@ -172,8 +189,7 @@ class FractionalMambaBlock(nn.Module):
             10.0
         """
         check_positive("seq_len", seq_len)
-        kernel = fractional_kernel(self.alpha, seq_len, self.method)
-        return kernel.to(working_dtype(self.in_proj.weight))
+        return mode_kernel(*self._modes(), seq_len).to(working_dtype(self.in_proj.weight))
 
     def init_state(self, batch: int) -> MambaState:
         """The state before the first step: zeros, on the device of the parameters.
@@ -189,33 +205,8 @@ class FractionalMambaBlock(nn.Module):
             >>> FractionalMambaBlock(32, d_state=4).init_state(3).ssm.shape
             torch.Size([3, 4, 32])
         """
-        weight = self.in_proj.weight
-        conv, ssm = self._state_shapes(batch)
-        return MambaState(
-            conv=weight.new_zeros(conv, dtype=working_dtype(weight)),
-            ssm=weight.new_zeros(ssm, dtype=working_dtype(weight)),
-        )
+        return zero_state(self.in_proj.weight, self._state_shapes(batch))
 
-    @overload
-    def forward(
-        self,
-        x: Tensor,
-        *,
-        state: MambaState | None = ...,
-        return_state: Literal[False] = ...,
-        seq_idx: Tensor | None = ...,
-        mask: Tensor | None = ...,
-    ) -> Tensor: ...
-    @overload
-    def forward(
-        self,
-        x: Tensor,
-        *,
-        state: MambaState | None = ...,
-        return_state: Literal[True],
-        seq_idx: Tensor | None = ...,
-        mask: Tensor | None = ...,
-    ) -> tuple[Tensor, MambaState]: ...
     def forward(
         self,
         x: Tensor,
@@ -241,33 +232,16 @@ class FractionalMambaBlock(nn.Module):
             The output (batch, time, d_model); with `return_state` also the state.
 
         Raises:
-            ValueError: If a shape does not fit.
+            ValueError: If a shape does not fit, or a state is asked of a bidirectional block.
             TypeError: If an argument has the wrong type.
         """
         check_input(x, self.d_model, seq_idx, mask)
-        fresh = state is None
-        if state is None:
-            state = self.init_state(x.shape[0])
-        else:
-            check_state(state, *self._state_shapes(x.shape[0]))
-        packing = None
-        if mask is not None:
-            packing = pack(mask)
-            x = pack_inputs(x, packing)
-            seq_idx = None if seq_idx is None else pack_seq_idx(seq_idx, packing)
-        if seq_idx is not None:
-            state = enter(state, seq_idx, packing)
-        projected = self.in_proj(x)
-        with torch.autocast(x.device.type, enabled=False):
-            y, conv, u = self._mix(projected, state, fresh=fresh, seq_idx=seq_idx, packing=packing)
-        y = self.out_proj(y.to(projected.dtype))
-        if packing is not None:
-            y = unpack_outputs(y, packing)
-        if not return_state:
-            return y
-        with torch.autocast(x.device.type, enabled=False):
-            ssm = after_piece(state.ssm, u, self._rates(u), seq_idx=seq_idx, packing=packing)
-        return y, MambaState(conv, ssm, last_seq_idx(state, seq_idx, packing))
+        if self.reverse is not None:
+            refuse_state(state, return_state=return_state)
+            ahead, _ = self._run(x, seq_idx, mask)
+            return (ahead + read_backwards(self.reverse, x, seq_idx, mask)) / 2
+        y, after = self._run(x, seq_idx, mask, state)
+        return (y, after) if return_state else y
 
     def step(self, x_t: Tensor, state: MambaState) -> tuple[Tensor, MambaState]:
         """One sample of a stream, in constant time and memory.
@@ -280,7 +254,7 @@ class FractionalMambaBlock(nn.Module):
             The output (batch, d_model) and the state after it.
 
         Raises:
-            ValueError: If a shape does not fit.
+            ValueError: If a shape does not fit, or the block is bidirectional.
             TypeError: If an argument has the wrong type.
 
         Examples:
@@ -292,49 +266,53 @@ class FractionalMambaBlock(nn.Module):
             >>> torch.allclose(y, block(x)[:, 4], atol=1e-5)
             True
         """
-        check_tensor("x_t", x_t, 2, "(batch, d_model)")
-        if x_t.shape[1] != self.d_model:
-            raise ValueError(
-                f"x_t needs d_model = {self.d_model} features on its last axis, got {x_t.shape[1]}"
-            )
-        check_state(state, *self._state_shapes(x_t.shape[0]))
+        check_step_input(x_t, self.d_model)
+        if self.reverse is not None:
+            refuse_step()
+        check_state(state, self._state_shapes(x_t.shape[0]))
         # One row of a product costs less than autocast's casts of the weights at every step.
         x_t = x_t.to(self.in_proj.weight.dtype)
-        with torch.autocast(x_t.device.type, enabled=False):
+        with without_autocast(x_t):
             projected = self.in_proj(x_t)
             z, conv_in = projected.to(working_dtype(projected)).chunk(2, -1)
-            window = torch.cat([state.conv, conv_in.unsqueeze(-1)], -1)
-            mixed = torch.linalg.vecdot(window, self.conv1d.weight[:, 0].to(z.dtype))
-            if self.conv1d.bias is not None:
-                mixed = mixed + self.conv1d.bias.to(z.dtype)
-            features = functional.silu(mixed).unsqueeze(1)
+            mixed, conv_state = step_convolution(state.conv, conv_in, self.conv1d)
+            features = mixed.unsqueeze(1)
             u = self._write(features)
-            modes = self._modes(u)
+            modes = self._modes().to(u.dtype)
             # A slow mode's decay, 1 - 1e-6, has two digits left in float32; its loss keeps seven.
             loss = state.ssm * torch.expm1(-modes.rates)
             ssm = state.ssm + (loss + u.transpose(1, 2))
             y = self._read((ssm @ modes.weights).unsqueeze(1), features, z.unsqueeze(1))
             y_t = self.out_proj(y.squeeze(1).to(projected.dtype))
-        return y_t, MambaState(window[..., 1:], ssm, state.seq_idx)
+        return y_t, MambaState(conv_state, ssm, state.seq_idx)
 
-    def _state_shapes(self, batch: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    def _state_shapes(self, batch: int) -> StateShapes:
         conv = (batch, self.d_inner, self.d_conv - 1)
-        return conv, (batch, self.heads * self.d_state, self.n_modes)
+        return StateShapes(conv, (batch, self.heads * self.d_state, self.n_modes))
+
+    def _run(
+        self,
+        x: Tensor,
+        seq_idx: Tensor | None,
+        mask: Tensor | None,
+        state: MambaState | None = None,
+    ) -> tuple[Tensor, MambaState]:
+        fresh = state is None
+        if state is None:
+            state = self.init_state(x.shape[0])
+        else:
+            check_state(state, self._state_shapes(x.shape[0]))
+        piece = open_piece(x, state, seq_idx, mask)
+        projected = self.in_proj(piece.x)
+        with torch.autocast(x.device.type, enabled=False):
+            y, after = self._mix(projected, piece, fresh=fresh)
+        return close_piece(self.out_proj(y.to(projected.dtype)), after, piece)
 
     def _mix(
-        self,
-        projected: Float[Tensor, "batch time feature"],
-        state: MambaState,
-        *,
-        fresh: bool,
-        seq_idx: Int[Tensor, "batch time"] | None,
-        packing: Packing | None,
-    ) -> tuple[
-        Float[Tensor, "batch time inner"],
-        Float[Tensor, "batch inner lags"],
-        Float[Tensor, "batch time channel"],
-    ]:
-        """Normalised output, state of the convolution, and what entered the memory."""
+        self, projected: Float[Tensor, "batch time feature"], piece: Piece, *, fresh: bool
+    ) -> tuple[Float[Tensor, "batch time inner"], MambaState]:
+        """Normalised output and the state after it, its `seq_idx` not set."""
+        _, state, seq_idx, packing = piece
         z, conv_in = projected.to(working_dtype(projected)).chunk(2, -1)
         bias = self.conv1d.bias
         mixed, conv_state = causal_conv1d(
@@ -351,10 +329,12 @@ class FractionalMambaBlock(nn.Module):
         features = mixed.transpose(1, 2)
         u = self._write(features)
         m = self._remember(u, seq_idx)
+        modes = self._modes().to(u.dtype)
         if not fresh:
             reaches = None if seq_idx is None else first_segment(seq_idx)
-            m = m + read_past(state.ssm, self._modes(u), u.shape[1], reaches)
-        return self._read(m, features, z), conv_state, u
+            m = m + read_past(state.ssm, modes, u.shape[1], reaches)
+        ssm = after_piece(state.ssm, u, modes.rates, seq_idx=seq_idx, packing=packing)
+        return self._read(m, features, z), MambaState(conv_state, ssm)
 
     def _write(
         self, features: Float[Tensor, "batch time inner"]
@@ -367,7 +347,7 @@ class FractionalMambaBlock(nn.Module):
         u: Float[Tensor, "batch time channel"],
         seq_idx: Int[Tensor, "batch time"] | None,
     ) -> Float[Tensor, "batch time channel"]:
-        """Fractional integral of every memory channel, by the exact kernel."""
+        """Fractional integral of every memory channel over the piece."""
         if not u.shape[1]:
             return u
         kernel = self.compute_kernel(u.shape[1]).to(u.dtype)
@@ -387,14 +367,10 @@ class FractionalMambaBlock(nn.Module):
         normed: Tensor = self.norm(y)
         return normed
 
-    def _rates(self, like: Tensor) -> Float[Tensor, " mode"]:
-        rates = mode_rates(self.n_modes, self.horizon)
-        return torch.as_tensor(rates, dtype=like.dtype, device=like.device)
-
-    def _modes(self, like: Tensor) -> Modes:
-        """Exponentials for the current kernel, in the dtype of `like`."""
+    def _modes(self) -> Modes:
+        """Exponentials whose sum is the current kernel, in float64."""
         alpha = self.alpha
         weights, rates = lag_modes(alpha, self.method, self.n_modes, self.horizon)
         if self.method == "power":
             weights = weights * torch.exp(-torch.lgamma(1 - alpha))
-        return Modes(weights.to(like.dtype), rates.to(like.dtype))
+        return Modes(weights, rates)

@@ -1,19 +1,18 @@
 """The model: any set of recordings in, one state over time and its read-outs out."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any, Literal, cast, overload
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, cast
 
 import torch
-from huggingface_hub import ModelCard, PyTorchModelHubMixin
 from torch import Tensor, nn
 
-from neuros_neurofm.models import _flow, _parts, _pretrained, _timing
+from neuros_neurofm.models import _flow, _timing
+from neuros_neurofm.models._channels import NamedChannels
+from neuros_neurofm.models._domain_head import DomainHead, checked_labels
 from neuros_neurofm.models._inputs import Grid, ModalityInput, Stream, collect, lay_grid
 from neuros_neurofm.models._options import (
     ALL,
-    Tokenizer,
     build_heads,
     build_tokenizers,
     check_rates,
@@ -22,6 +21,10 @@ from neuros_neurofm.models._options import (
     ssm_version,
 )
 from neuros_neurofm.models._output import NeuroFMXOutput
+from neuros_neurofm.models._pretrained import Pretrained
+from neuros_neurofm.models._sizes import size_options
+from neuros_neurofm.models.adversary import reversal_schedule
+from neuros_neurofm.models.diffusion import LatentDiffusion
 from neuros_neurofm.models.mamba import MambaBackbone
 from neuros_neurofm.models.perceiver import PerceiverIO
 from neuros_neurofm.models.popt import PopT
@@ -30,9 +33,7 @@ from neuros_neurofm.tokenizers._channel_set import Tokenised
 __all__ = ["MultiModalNeuroFMX", "NeuroFMXOutput"]
 
 
-class MultiModalNeuroFMX(
-    nn.Module, PyTorchModelHubMixin, library_name="neuros-neurofm", license="mit"
-):
+class MultiModalNeuroFMX(NamedChannels, Pretrained):
     r"""Tokenizers, fusion on a grid of time, a state-space backbone and read-out heads.
 
     The latents are the points $\tau_j = (j + 1) \Delta$ of a time grid, $\Delta$ = window /
@@ -46,6 +47,10 @@ class MultiModalNeuroFMX(
         n_mamba_blocks: Depth of the backbone.
         n_latents: Grid points per window.
         latent_dim: Width of the latents.
+        use_domain_adversarial: Adds a discriminator of domains behind a gradient reversal
+            (`domain`, output `domain_logits`). Its strength is 0 until `set_progress`, which
+            `MultiModalTrainer` calls.
+        n_domains: Number of domains, such as species.
         modalities: Recordings that the model can read.
         behavior_dim: Number of decoded variables; 0: no decoder.
         window: Seconds that `n_latents` span; None: the duration of the input. Longer inputs get
@@ -56,11 +61,15 @@ class MultiModalNeuroFMX(
         popt_window: Number of last latents that the aggregation reads; what was before reaches it
             through the backbone.
         dropout: Dropout in tokens, fusion and aggregation.
-        ssm: Blocks of the backbone: Mamba-2, or the first Mamba.
+        ssm: Blocks of the backbone: Mamba-2, the first Mamba, or power-law memory.
+        diffusion: Adds a `LatentDiffusion` of the latents (`diffusion`); the pass does not call
+            it: it is trained through `losses.DiffusionLoss` and sampled by `diffusion.sample`.
         sampling_rates: Samples per second of each modality. Without a rate (and without `times`)
             an input spans the window, and one token is one sample.
         patches: Duration of a token per modality, in seconds where the rate is known, else in
             samples; None: the default of each tokenizer.
+        spike_mode: One token per patch of counts, or one per spike, as in `SpikeTokenizer`. The
+            encoder predicts counts per bin either way.
         forecast_horizon: Samples forecast after the input; 0: no forecast.
         modality_dropout: In training, the probability per row of hiding a modality; one that has
             data always stays.
@@ -84,12 +93,14 @@ class MultiModalNeuroFMX(
         neural population decoding, NeurIPS, arXiv:2310.16046.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - the order is part of the published signature
         self,
         d_model: int = 512,
         n_mamba_blocks: int = 8,
         n_latents: int = 64,
         latent_dim: int = 512,
+        use_domain_adversarial: bool = False,  # noqa: FBT001, FBT002 - likewise
+        n_domains: int = 3,
         *,
         modalities: Sequence[str] = ALL,
         behavior_dim: int = 2,
@@ -99,9 +110,11 @@ class MultiModalNeuroFMX(
         popt_depth: int = 4,
         popt_window: int = 16,
         dropout: float = 0.1,
-        ssm: Literal["mamba2", "mamba"] = "mamba2",
+        ssm: Literal["mamba2", "mamba", "fractional"] = "mamba2",
+        diffusion: bool = False,
         sampling_rates: Mapping[str, float] | None = None,
         patches: Mapping[str, float] | None = None,
+        spike_mode: Literal["counts", "events"] = "counts",
         forecast_horizon: int = 0,
         modality_dropout: float = 0.3,
         backend: Literal["auto", "torch", "cuda"] = "auto",
@@ -126,6 +139,8 @@ class MultiModalNeuroFMX(
             "n_mamba_blocks": n_mamba_blocks,
             "n_latents": n_latents,
             "latent_dim": latent_dim,
+            "use_domain_adversarial": use_domain_adversarial,
+            "n_domains": n_domains,
             "modalities": list(self.modalities),
             "behavior_dim": behavior_dim,
             "window": window,
@@ -135,8 +150,10 @@ class MultiModalNeuroFMX(
             "popt_window": popt_window,
             "dropout": dropout,
             "ssm": ssm,
+            "diffusion": diffusion,
             "sampling_rates": self.sampling_rates,
             "patches": patches,
+            "spike_mode": spike_mode,
             "forecast_horizon": forecast_horizon,
             "modality_dropout": modality_dropout,
             "backend": backend,
@@ -144,9 +161,13 @@ class MultiModalNeuroFMX(
         self.n_latents, self.window, self.causal = n_latents, window, causal
         self.popt_window = popt_window
         self.modality_dropout = modality_dropout
-        self._frozen: set[str] = set()
         self.tokenizers = build_tokenizers(
-            self.modalities, d_model, rates=self.sampling_rates, patches=patches, dropout=dropout
+            self.modalities,
+            d_model,
+            rates=self.sampling_rates,
+            patches=patches,
+            dropout=dropout,
+            spike_mode=spike_mode,
         )
         self.fusion = PerceiverIO(d_model, perceiver_depth, dropout=dropout, causal=causal)
         self.modality_vectors = nn.ParameterDict(
@@ -165,6 +186,30 @@ class MultiModalNeuroFMX(
         self.heads = build_heads(
             self.modalities, latent_dim, behavior_dim=behavior_dim, horizon=forecast_horizon
         )
+        self.domain = DomainHead(latent_dim, n_domains) if use_domain_adversarial else None
+        self.diffusion = LatentDiffusion(latent_dim) if diffusion else None
+
+    @classmethod
+    def from_size(cls, size: str, **options: Any) -> "MultiModalNeuroFMX":
+        """A model of about 20, 50 or 100 million parameters (all modalities, 10 samples forecast).
+
+        Args:
+            size: `small` is (256, 4), `medium` (512, 8) and `large` (768, 16) in
+                (d_model, n_mamba_blocks).
+            options: Arguments of the class; they win over the size's own.
+
+        Returns:
+            The model, unit tables empty.
+
+        Raises:
+            ValueError: an unknown size, or what the class refuses.
+
+        Examples:
+            >>> model = MultiModalNeuroFMX.from_size("small", modalities=("spike",))
+            >>> model.config["d_model"], model.config["n_mamba_blocks"]
+            (256, 4)
+        """
+        return cls(**(size_options(size) | options))
 
     def extra_repr(self) -> str:
         """Sizes for `repr`."""
@@ -173,17 +218,22 @@ class MultiModalNeuroFMX(
     def forward(
         self,
         inputs: Mapping[str, Stream],
+        species_labels: Tensor | None = None,
         *,
         units: Mapping[str, Sequence[str]] | None = None,
         masks: Mapping[str, Tensor] | None = None,
         times: Mapping[str, Tensor] | None = None,
         query_times: Tensor | None = None,
+        domain_lambda: float | None = None,
     ) -> NeuroFMXOutput:
         """All outputs of one batch of windows.
 
         Args:
-            inputs: Modality -> samples (batch, time, channel), `Tokens`, or a mapping with the
-                samples "x" and any of "units", "mask", "times", "coords".
+            inputs: Modality -> samples (batch, time, channel), `SpikeEvents` (spikes with a
+                sampling rate), `Tokens`, or a mapping with the samples "x" and any of "units",
+                "mask", "times", "coords".
+            species_labels: Domain of each row, (batch,) integers in [0, n_domains), -100 where
+                unknown; checked, and returned as `domain_labels` beside `domain_logits`.
             units: Modality -> channel ids, the same for all rows; unknown or absent ids are
                 inferred from the data.
             masks: Modality -> True = valid, broadcastable to the samples; a row whose modality is
@@ -191,23 +241,33 @@ class MultiModalNeuroFMX(
             times: Modality -> seconds of irregular samples, (batch, time) or (time,).
             query_times: Seconds at which the decoder is asked, (query,) or (batch, query); default:
                 the grid. Causal: an answer rests on the latents that are complete by then.
+            domain_lambda: Strength of the gradient reversal in this call; None: that of the
+                training's progress (`set_progress`).
 
         Returns:
             The outputs.
 
         Raises:
-            TypeError: a stream is no tensor, tokens or mapping.
-            ValueError: no input, an unknown modality, unequal batches, or values that the tokenizer
-                of the modality refuses.
+            TypeError: a stream is no tensor, tokens or mapping, or labels are no integers.
+            ValueError: no input, an unknown modality, unequal batches, values that the tokenizer
+                of the modality refuses, labels outside the domains, or labels or a strength for a
+                model without `use_domain_adversarial`.
         """
-        streams = collect(inputs, self.modalities, units=units, masks=masks, times=times)
+        streams = collect(
+            inputs,
+            self.modalities,
+            units=units,
+            masks=masks,
+            times=times,
+            rates=self.sampling_rates,
+        )
+        batch = next(iter(streams.values())).batch
+        labels = checked_labels(self.domain, species_labels, domain_lambda, batch=batch)
         grid = self._grid(streams)
         tokenised = _flow.tokenise(self.tokenizers, streams, grid)
         latents = self._latents(streams, tokenised, grid)
         pooled = self.popt.aggregate(latents[:, -self.popt_window :])
-        index, elapsed = _timing.query_positions(
-            grid, query_times, latents.shape[0], causal=self.causal
-        )
+        index, elapsed = _timing.query_positions(grid, query_times, batch, causal=self.causal)
         decoder = (
             self.heads["decoder"](latents, index, elapsed) if "decoder" in self.heads else None
         )
@@ -224,6 +284,8 @@ class MultiModalNeuroFMX(
             ),
             decoder=decoder,
             forecast=forecast,
+            domain_logits=None if self.domain is None else self.domain(pooled, domain_lambda),
+            domain_labels=labels,
         )
 
     def encode(
@@ -245,7 +307,14 @@ class MultiModalNeuroFMX(
         Returns:
             (batch, latent, latent_dim).
         """
-        streams = collect(inputs, self.modalities, units=units, masks=masks, times=times)
+        streams = collect(
+            inputs,
+            self.modalities,
+            units=units,
+            masks=masks,
+            times=times,
+            rates=self.sampling_rates,
+        )
         grid = self._grid(streams)
         return self._latents(streams, _flow.tokenise(self.tokenizers, streams, grid), grid)
 
@@ -253,8 +322,9 @@ class MultiModalNeuroFMX(
         """The outputs of a `neuros_core.recording.Batch` of tensors.
 
         Args:
-            batch: Modalities of the model with "units", "masks", "times", "rates" and
-                "behavior_times" where present; other keys are left alone.
+            batch: Modalities of the model with "units", "masks", "times", "rates",
+                "behavior_times" and, for a model with a domain discriminator, "species" where
+                present; other keys are left alone.
 
         Returns:
             The outputs; the decoder is asked at "behavior_times".
@@ -279,12 +349,29 @@ class MultiModalNeuroFMX(
             "NeuroFMXOutput",
             self(
                 inputs,
+                batch.get("species") if self.domain is not None else None,
                 units=own("units"),
                 masks=own("masks"),
                 times=own("times"),
                 query_times=batch.get("behavior_times"),
             ),
         )
+
+    def set_progress(self, progress: float) -> None:
+        """Tells the model which share of its training is done: the reversal follows it.
+
+        `MultiModalTrainer.fit` calls this before every step; a loop of your own does, too. Without
+        a domain discriminator nothing depends on the progress.
+
+        Args:
+            progress: Share of the training, 0 to 1.
+
+        Raises:
+            ValueError: A progress outside [0, 1].
+        """
+        strength = reversal_schedule(progress)
+        if self.domain is not None:
+            self.domain.reversal.set_lambda(strength)
 
     def _grid(self, streams: Mapping[str, ModalityInput]) -> Grid:
         return lay_grid(
@@ -307,201 +394,3 @@ class MultiModalNeuroFMX(
         fused = self.fusion(tokens, grid.times, reach=reach)
         latents: Tensor = self.to_latent(self.backbone(fused))
         return latents
-
-    def _tokenizer(self, name: str) -> Tokenizer:
-        return cast("Tokenizer", self.tokenizers[name])
-
-    def add_units(
-        self,
-        modality: str,
-        ids: Sequence[str],
-        x: Tensor | None = None,
-        *,
-        mask: Tensor | None = None,
-        coords: Tensor | None = None,
-        generator: torch.Generator | None = None,
-    ) -> None:
-        """Gives channels learned vectors of their own; build the optimiser afterwards.
-
-        Args:
-            modality: Modality of the channels.
-            ids: New ids.
-            x: Recording of these channels, (batch, time, channel): the vectors start from the
-                inferred value. Without it they start from unit noise.
-            mask: True = valid.
-            coords: Positions in metres, (channel, 3).
-            generator: Source of the noise.
-
-        Raises:
-            ValueError: the model was built without the modality, or an id is known already.
-        """
-        self._require(modality)
-        self._tokenizer(modality).units.extend(
-            ids, x, mask=mask, coords=coords, generator=generator
-        )
-
-    def calibrate(
-        self, modality: str, x: Tensor, *, units: Sequence[str], mask: Tensor | None = None
-    ) -> None:
-        """Fixes mean and deviation of named channels from training data.
-
-        Args:
-            modality: Modality of the channels, other than spikes.
-            x: Training recording, (batch, time, channel).
-            units: Ids of the channels.
-            mask: True = valid.
-
-        Raises:
-            ValueError: the model was built without the modality, spikes, or a constant channel.
-        """
-        self._require(modality)
-        self._tokenizer(modality).calibrate(x, units=units, mask=mask)
-
-    def _require(self, modality: str) -> None:
-        if modality not in self.modalities:
-            raise ValueError(
-                f"this model was built without {modality!r}; its modalities are "
-                f"{list(self.modalities)}"
-            )
-
-    @property
-    def parts(self) -> tuple[str, ...]:
-        """Names that `freeze`, `unfreeze` and `num_parameters` understand, besides "all"."""
-        return tuple(_parts.part_modules(self))
-
-    def freeze(self, *parts: str) -> "MultiModalNeuroFMX":
-        """Stops training of parts; they also stay in eval mode (no dropout) under `train()`.
-
-        Args:
-            parts: Names out of `parts`, or "all".
-
-        Returns:
-            The model.
-
-        Raises:
-            ValueError: an unknown part.
-        """
-        return self._set_trainable(parts, trainable=False)
-
-    def unfreeze(self, *parts: str) -> "MultiModalNeuroFMX":
-        """Trains parts again.
-
-        Args:
-            parts: Names out of `parts`, or "all".
-
-        Returns:
-            The model.
-
-        Raises:
-            ValueError: an unknown part.
-        """
-        return self._set_trainable(parts, trainable=True)
-
-    def _set_trainable(self, parts: Sequence[str], *, trainable: bool) -> "MultiModalNeuroFMX":
-        modules = _parts.part_modules(self)
-        leaves = _parts.leaves(_parts.check_parts(parts, list(modules)), list(modules))
-        for part in leaves:
-            for parameter in _parts.part_parameters(modules[part]):
-                parameter.requires_grad_(trainable)
-        self._frozen = self._frozen - leaves if trainable else self._frozen | leaves
-        return self.train(self.training)
-
-    def train(self, mode: bool = True) -> "MultiModalNeuroFMX":  # noqa: FBT001, FBT002 - the signature of nn.Module
-        """Sets training mode, except in frozen parts.
-
-        Args:
-            mode: Training or evaluation.
-
-        Returns:
-            The model.
-        """
-        super().train(mode)
-        modules = _parts.part_modules(self) if self._frozen else {}
-        for part in self._frozen:
-            for module in modules[part]:
-                module.eval()
-        return self
-
-    def trainable_parameters(self) -> Iterator[nn.Parameter]:
-        """The parameters that are not frozen, for an optimiser."""
-        return (p for p in self.parameters() if p.requires_grad)
-
-    @overload
-    def num_parameters(self, *, by_part: Literal[False] = False) -> int: ...
-    @overload
-    def num_parameters(self, *, by_part: Literal[True]) -> dict[str, int]: ...
-    def num_parameters(self, *, by_part: bool = False) -> int | dict[str, int]:
-        """Number of parameters, in all or per part.
-
-        Args:
-            by_part: Per part; each "heads.x" is also counted in "heads".
-
-        Returns:
-            A number, or part -> number.
-        """
-        if not by_part:
-            return sum(p.numel() for p in self.parameters())
-        return {
-            part: sum(p.numel() for p in _parts.part_parameters(modules))
-            for part, modules in _parts.part_modules(self).items()
-        }
-
-    def generate_model_card(
-        self,
-        *,
-        data: object = None,
-        species: object = None,
-        metrics: object = None,
-        licence: object = None,
-        limits: object = None,
-    ) -> ModelCard:
-        """The model card that `save_pretrained(..., model_card_kwargs={...})` writes.
-
-        Args:
-            data: What the weights were trained on.
-            species: Species of the subjects.
-            metrics: Scores with their protocol, text or a mapping.
-            licence: Licence of the weights.
-            limits: Known limits.
-
-        Returns:
-            The card; facts that are not given are marked "Not stated."
-        """
-        facts = {
-            "data": data,
-            "species": species,
-            "metrics": metrics,
-            "licence": licence,
-            "limits": limits,
-        }
-        units = {name: len(self._tokenizer(name).units.ids) for name in self.modalities}
-        text = _pretrained.card_text(self.config, facts, units, self.num_parameters())
-        return ModelCard(text, ignore_metadata_errors=True)
-
-    def _save_pretrained(self, save_directory: Path) -> None:
-        _pretrained.write_model(self, self.config, save_directory)
-
-    @classmethod
-    def _from_pretrained(
-        cls,
-        *,
-        model_id: str,
-        revision: str | None = None,
-        cache_dir: str | Path | None = None,
-        force_download: bool = False,
-        local_files_only: bool = False,
-        token: str | bool | None = None,
-        map_location: str = "cpu",
-        **options: Any,
-    ) -> "MultiModalNeuroFMX":
-        path = _pretrained.weights_file(
-            model_id,
-            revision=revision,
-            cache_dir=cache_dir,
-            force_download=force_download,
-            local_files_only=local_files_only,
-            token=token,
-        )
-        model = cls(**options)
-        _pretrained.load_weights(model, path, map_location)
-        return model.eval()

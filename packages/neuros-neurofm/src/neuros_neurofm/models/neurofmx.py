@@ -1,31 +1,19 @@
 """The model under its short name."""
 
-from collections.abc import Mapping, Sequence
+from typing import Any
 
-from neuros_neurofm.models._options import ALL
 from neuros_neurofm.models.multimodal_neurofmx import MultiModalNeuroFMX
 
 __all__ = ["NeuroFMX"]
 
 
-def _neurofmx(
-    d_model: int = 512,
-    n_layers: int = 8,
-    *,
-    modalities: Sequence[str] = ALL,
-    behavior_dim: int = 2,
-    window: float | None = None,
-    sampling_rates: Mapping[str, float] | None = None,
-) -> MultiModalNeuroFMX:
+def _neurofmx(d_model: int = 512, n_layers: int = 8, **options: Any) -> MultiModalNeuroFMX:
     """A `MultiModalNeuroFMX` of this width and depth whose latents are as wide as its tokens.
 
     Args:
         d_model: Width of tokens, backbone and latents.
-        n_layers: Depth of the backbone.
-        modalities: As in `MultiModalNeuroFMX`.
-        behavior_dim: As in `MultiModalNeuroFMX`.
-        window: As in `MultiModalNeuroFMX`.
-        sampling_rates: As in `MultiModalNeuroFMX`.
+        n_layers: Depth of the backbone, `n_mamba_blocks` of the class.
+        options: Further arguments of the class.
 
     Returns:
         The model.
@@ -35,15 +23,7 @@ def _neurofmx(
         >>> model.config["n_mamba_blocks"], model.config["latent_dim"]
         (1, 32)
     """
-    return MultiModalNeuroFMX(
-        d_model,
-        n_layers,
-        latent_dim=d_model,
-        modalities=modalities,
-        behavior_dim=behavior_dim,
-        window=window,
-        sampling_rates=sampling_rates,
-    )
+    return MultiModalNeuroFMX(d_model, n_layers, **({"latent_dim": d_model} | options))
 
 
 # A constructor under the name of a class.

@@ -91,26 +91,39 @@ class PerceiverIO(nn.Module):
         frequencies = rotary_frequencies(d_model // self.n_heads)
         self.register_buffer("frequencies", frequencies, persistent=False)
 
-    def forward(self, streams: Sequence[Tokens], grid: Tensor, *, reach: Sequence[float]) -> Tensor:
+    def forward(
+        self,
+        streams: Sequence[Tokens],
+        grid: Tensor,
+        *,
+        reach: Sequence[float],
+        slots: Sequence[int] | None = None,
+    ) -> Tensor:
         """The latents.
 
         Args:
             streams: One or more token sequences of equal batch and width; each row sorted by time.
             grid: Times of the latents in seconds, (latent,).
             reach: Length of the window of each stream in seconds.
+            slots: Number of tokens of each stream that a window holds at most; only the newest
+                that many are seen. None: counted, which an exported program cannot do.
 
         Returns:
             (batch, latent, d_model).
 
         Raises:
-            ValueError: no stream, or another number of reaches than streams.
+            ValueError: no stream, or another number of reaches or slots than streams.
         """
         if not streams or len(streams) != len(reach):
             raise ValueError(
                 f"streams needs at least one token sequence and one reach each, "
                 f"got {len(streams)} streams and {len(reach)} reaches"
             )
-        near = self._neighbours(streams, grid, reach)
+        if slots is not None and len(slots) != len(streams):
+            raise ValueError(
+                f"slots needs one number per stream = {len(streams)}, got {len(slots)}"
+            )
+        near = self._neighbours(streams, grid, reach, slots or [None] * len(streams))
         tokens = self.norm(torch.cat([stream.values for stream in streams], dim=1))
         null = self.norm(self.null).to(tokens.dtype)
         token_angles = self._angles(torch.cat([s.times for s in streams], dim=1), tokens.dtype)
@@ -127,11 +140,15 @@ class PerceiverIO(nn.Module):
         return _Angles(angle.cos().to(dtype).unsqueeze(-2), angle.sin().to(dtype).unsqueeze(-2))
 
     def _neighbours(
-        self, streams: Sequence[Tokens], grid: Tensor, reach: Sequence[float]
+        self,
+        streams: Sequence[Tokens],
+        grid: Tensor,
+        reach: Sequence[float],
+        slots: Sequence[int | None],
     ) -> _Neighbours:
         rows, valid, offset = [], [], 0
-        for stream, r in zip(streams, reach, strict=True):
-            row, inside = _window(stream.times, grid, r, causal=self.causal)
+        for stream, r, n in zip(streams, reach, slots, strict=True):
+            row, inside = _window(stream.times, grid, r, causal=self.causal, slots=n)
             seen = stream.mask.gather(1, row.flatten(1)).view(row.shape)
             rows.append(row + offset)
             valid.append(inside & seen)
@@ -145,6 +162,7 @@ def _window(
     reach: float,
     *,
     causal: bool,
+    slots: int | None,
 ) -> tuple[Int[Tensor, "batch latent slot"], Bool[Tensor, "batch latent slot"]]:
     """Rows of the tokens in the window of each latent, newest first."""
     late = grid + (0.0 if causal else reach) + _TOLERANCE_S
@@ -153,7 +171,8 @@ def _window(
     times = times.contiguous()
     end = torch.searchsorted(times, late.expand(shape).contiguous(), right=True)
     start = torch.searchsorted(times, early.expand(shape).contiguous(), right=True)
-    slots = int((end - start).amax().clamp_min(0))
+    if slots is None:
+        slots = int((end - start).amax().clamp_min(0))
     rows = end.unsqueeze(-1) - 1 - torch.arange(slots, device=times.device)
     return rows.clamp_min(0), rows >= start.unsqueeze(-1)
 

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from neuros_neurofm.ops._autograd import apply
 from neuros_neurofm.ops._validation import (
     check_seq_idx,
     check_shape,
@@ -84,7 +85,7 @@ def _convolve(
 ) -> Float[Tensor, "batch channel time"]:
     y: Tensor
     if past_and_x.device.type == "cpu":
-        y = _Correlation.apply(past_and_x, weight, bias)  # type: ignore[no-untyped-call]  # untyped
+        y = apply(_Correlation, past_and_x, weight, bias)
     else:
         y = _correlate(past_and_x, weight, bias)
     return y.transpose(1, 2)

@@ -169,6 +169,14 @@ def lag_modes(
     return weights, torch.as_tensor(mode_rates(n_modes, horizon), device=alpha.device)
 
 
+def mode_kernel(
+    weights: Float[Tensor, " mode"], rates: Float[Tensor, " mode"], length: int
+) -> Float[Tensor, " lag"]:
+    """The sum of the modes at lags 0, 1, ..., `length` - 1."""
+    lags = torch.arange(length, dtype=rates.dtype, device=rates.device)
+    return torch.exp(-lags[:, None] * rates) @ weights
+
+
 def power_law_modes(
     alpha: float | Tensor, n_modes: int = 32, horizon: int = 10_000
 ) -> tuple[Tensor, Tensor]:

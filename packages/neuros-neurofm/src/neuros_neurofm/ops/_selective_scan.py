@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from neuros_neurofm.ops._autograd import apply
 from neuros_neurofm.ops._validation import (
     check_seq_idx,
     check_shape,
@@ -333,7 +334,8 @@ def selective_scan(
         if delta_softplus:
             step = functional.softplus(step)
         h = u.new_zeros(batch, *A.shape) if initial_state is None else initial_state
-        y, last = _Scan.apply(  # type: ignore[no-untyped-call]  # torch leaves apply untyped
+        y, last = apply(
+            _Scan,
             inputs.permute(2, 0, 1),
             step.permute(2, 0, 1),
             A.to(dtype),

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from neuros_neurofm.ops._autograd import apply
 from neuros_neurofm.ops._ssd_chunk import (
     Chunk,
     chunk_backward,
@@ -356,7 +357,8 @@ def ssd(
             h = x.new_zeros(batch, head, feature, B.shape[-1], dtype=dtype)
         else:
             h = initial_state.to(dtype)
-        y, last = _Scan.apply(  # type: ignore[no-untyped-call]  # torch leaves apply untyped
+        y, last = apply(
+            _Scan,
             x.to(dtype),
             step,
             A.to(dtype),

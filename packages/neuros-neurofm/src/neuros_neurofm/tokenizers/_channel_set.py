@@ -7,18 +7,27 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from neuros_neurofm.tokenizers._memory import NOTHING, Memory
 from neuros_neurofm.tokenizers._normalise import CausalNormalizer
 from neuros_neurofm.tokenizers._patches import (
     Patched,
     checked_signal,
     patch_signal,
+    sample_times,
     token_times,
 )
 from neuros_neurofm.tokenizers._pooling import ChannelPool
 from neuros_neurofm.tokenizers._tokens import Tokens
 from neuros_neurofm.tokenizers._units import UnitEmbedding
 
-__all__ = ["ChannelSetTokenizer", "FrontEnd", "Standardised", "Tokenised", "frames"]
+__all__ = [
+    "ChannelSetTokenizer",
+    "FrontEnd",
+    "Standardised",
+    "Tokenised",
+    "TokenizerState",
+    "frames",
+]
 
 
 class Standardised(NamedTuple):
@@ -28,11 +37,13 @@ class Standardised(NamedTuple):
         x: Standardised samples (counts for spikes), (batch, patch, sample, channel), 0 if invalid.
         valid: The same shape.
         level: Amplitude and level that standardisation removed, (batch, patch, channel, 2).
+        memory: What the front end has kept of the chunks before.
     """
 
     x: Tensor
     valid: Tensor
     level: Tensor
+    memory: Memory = NOTHING
 
 
 class FrontEnd(Protocol):
@@ -51,6 +62,8 @@ class Tokenised(NamedTuple):
         x: The input with 0 at masked entries, (batch, time, channel).
         valid: The full mask, (batch, time, channel).
         size: Samples per token.
+        known: Seconds at which the unit vectors after each patch are known, (batch, patch); None:
+            at the times of the tokens.
     """
 
     tokens: Tokens
@@ -58,6 +71,37 @@ class Tokenised(NamedTuple):
     x: Tensor
     valid: Tensor
     size: int
+    known: Tensor | None = None
+
+
+class TokenizerState(NamedTuple):
+    """What a tokenizer remembers of a stream; its size does not grow with time.
+
+    Attributes:
+        memory: Sums, last samples and times, by the part that keeps them.
+        x: Samples of the patch in progress, (batch, waiting, channel).
+        valid: The same shape.
+        times: Seconds at which they were known, (batch, waiting), float64.
+
+    Examples:
+        >>> from neuros_neurofm.tokenizers import EMGTokenizer
+        >>> state = EMGTokenizer(8, sampling_rate=1000.0).init_state(2, 3)
+        >>> state.x.shape, state.memory
+        (torch.Size([2, 0, 3]), {})
+    """
+
+    memory: dict[str, Tensor]
+    x: Tensor
+    valid: Tensor
+    times: Tensor
+
+
+class _Samples(NamedTuple):
+    """Checked samples (batch, time, channel) with their times (batch, time)."""
+
+    x: Tensor
+    valid: Tensor
+    times: Tensor
 
 
 class ChannelSetTokenizer(nn.Module):
@@ -120,23 +164,123 @@ class ChannelSetTokenizer(nn.Module):
         rate: float | None = None,
     ) -> Tokenised:
         """Tokens of `x`; `rate` stands in where the tokenizer was built without one."""
+        samples = self._checked(x, mask, times, rate, NOTHING)
+        return self._tokenised(samples, units, coords, NOTHING)
+
+    def init_state(self, batch: int, channels: int) -> TokenizerState:
+        """The state before the first sample."""
+        weight = self.pool.out.weight
+        x = weight.new_zeros(batch, 0, channels)
+        return TokenizerState({}, x, x.bool(), x.new_zeros(batch, 0, dtype=torch.float64))
+
+    def advance(
+        self,
+        x: Tensor,
+        state: TokenizerState,
+        *,
+        units: Sequence[str] | None,
+        mask: Tensor | None,
+        times: Tensor | None,
+        coords: Tensor | None,
+        rate: float | None = None,
+    ) -> tuple[Tokenised, TokenizerState]:
+        """Tokens of the patches that the chunk completes; the other samples wait in the state."""
+        memory = Memory(state.memory)
+        new = self._checked(x, mask, times, rate, memory)
+        if new.x.shape[::2] != state.x.shape[::2]:
+            raise ValueError(
+                f"{self.modality}: the stream began with (batch, channel) = "
+                f"{tuple(state.x.shape[::2])}, got {tuple(new.x.shape[::2])}"
+            )
+        samples = _Samples(*(torch.cat(pair, 1) for pair in zip(state[1:], new, strict=True)))
+        whole = samples.x.shape[1] // self.size * self.size
+        # Copies: a view would keep the whole chunk alive.
+        waiting = (part[:, whole:].clone() for part in samples)
+        tokenised = self._tokenised(
+            _Samples(*(part[:, :whole] for part in samples)), units, coords, memory
+        )
+        return tokenised, TokenizerState({**state.memory, **memory.after}, *waiting)
+
+    def skip(
+        self,
+        n: int,
+        state: TokenizerState,
+        *,
+        units: Sequence[str] | None,
+        coords: Tensor | None,
+        rate: float | None = None,
+    ) -> tuple[Tokenised, TokenizerState]:
+        """Like `advance` with `n` masked samples, at a cost that does not grow with `n`."""
+        batch, waiting, channels = state.x.shape
+        # No part remembers more samples than the longest axis of what it keeps.
+        longest = max((max(t.shape, default=0) for t in state.memory.values()), default=0)
+        first = -waiting % self.size
+        spare = max(0, n - first - longest - self.size) // self.size * self.size
+        if spare:
+            ahead = state.memory.get("position", state.times.new_zeros(1, 1)) + spare
+            state = state._replace(memory={**state.memory, "position": ahead})
+        x = state.x.new_zeros(batch, n - spare, channels)
+        mask = torch.zeros_like(x, dtype=torch.bool)
+        return self.advance(x, state, units=units, mask=mask, times=None, coords=coords, rate=rate)
+
+    def _checked(
+        self,
+        x: Tensor,
+        mask: Tensor | None,
+        times: Tensor | None,
+        rate: float | None,
+        memory: Memory,
+    ) -> _Samples:
         dtype = self.pool.out.weight.dtype
         clean, valid = checked_signal(self.modality, x, mask, dtype, counts=self.counts)
-        step = self.sampling_rate or rate or 1.0
-        at, complete = token_times(self.modality, valid, self.size, rate=step, times=times)
-        patched = patch_signal(clean, valid, self.size)
-        vectors = self.units(*patched, units=units, coords=coords)
-        features = self.front(self._standardised(patched, units))
+        at = sample_times(
+            self.modality,
+            valid.any(-1),
+            rate=self.sampling_rate or rate or 1.0,
+            times=times,
+            memory=memory,
+        )
+        return _Samples(clean, valid, at)
+
+    def _tokenised(
+        self,
+        samples: _Samples,
+        units: Sequence[str] | None,
+        coords: Tensor | None,
+        memory: Memory,
+    ) -> Tokenised:
+        x, valid, known = samples
+        if not x.shape[1]:
+            return self._none(samples)
+        at, complete = token_times(known, valid.any(-1), self.size, memory)
+        patched = patch_signal(x, valid, self.size)
+        vectors = self.units(*patched, units=units, coords=coords, memory=memory.at("units"))
+        features = self.front(self._standardised(patched, units, memory))
         after = vectors[:, 1:] if vectors.shape[1] > 1 else vectors
         values = self._pooled(features, after, patched.valid.any(2))
-        return Tokenised(Tokens(values, at, complete), vectors, clean, valid, self.size)
+        return Tokenised(Tokens(values, at, complete), vectors, x, valid, self.size)
 
-    def _standardised(self, patched: Patched, units: Sequence[str] | None) -> Standardised:
+    def _none(self, samples: _Samples) -> Tokenised:
+        x, valid, times = samples
+        batch, _, channels = x.shape
+        tokens = Tokens(
+            x.new_zeros(batch, 0, self.pool.out.out_features),
+            times,
+            torch.zeros_like(times, dtype=torch.bool),
+        )
+        vectors = x.new_zeros(batch, 0, channels, self.units.dim)
+        return Tokenised(tokens, vectors, x, valid, self.size)
+
+    def _standardised(
+        self, patched: Patched, units: Sequence[str] | None, memory: Memory
+    ) -> Standardised:
+        front = memory.at("front")
         if self.normalizer is None:
             batch, patches, _, channels = patched.x.shape
-            return Standardised(*patched, patched.x.new_zeros(batch, patches, channels, 2))
-        z, level = self.normalizer(patched, units)
-        return Standardised(z, patched.valid, level)
+            level = patched.x.new_zeros(batch, patches, channels, 2)
+            return Standardised(*patched, level, front)
+        z, level = self.normalizer(patched, units, memory.at("normalizer"))
+        return Standardised(z, patched.valid, level, front)
 
     def _pooled(
         self,
@@ -149,11 +293,10 @@ class ChannelSetTokenizer(nn.Module):
 
 
 def frames(
-    x: Float[Tensor, "batch patch sample channel"], length: int
+    x: Float[Tensor, "batch patch sample channel"], length: int, memory: Memory = NOTHING
 ) -> Float[Tensor, "batch patch channel frame"]:
     """The `length` samples up to the end of each patch; zeros stand before the first sample."""
     size = x.shape[2]
     flat = x.flatten(1, 2).transpose(1, 2)
-    before = max(length - size, 0)
-    padded = torch.nn.functional.pad(flat, (before, 0))
+    padded = memory.extend("frames", flat, max(length - size, 0), dim=-1)
     return padded.unfold(-1, max(length, size), size)[..., -length:].transpose(1, 2)

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from neuros_neurofm.tokenizers._id_table import IdTable, checked_ids
+from neuros_neurofm.tokenizers._memory import NOTHING, Memory
 from neuros_neurofm.tokenizers._patches import Patched, checked_signal
 from neuros_neurofm.tokenizers._statistics import Moments, cumulative_moments
 
@@ -60,12 +61,12 @@ class CausalNormalizer(nn.Module):
         self.stored = torch.cat([stored, values[new]])
 
     def forward(
-        self, patched: Patched, units: Sequence[str] | None
+        self, patched: Patched, units: Sequence[str] | None, memory: Memory = NOTHING
     ) -> tuple[
         Float[Tensor, "batch patch sample channel"], Float[Tensor, "batch patch channel level"]
     ]:
         """The standardised signal (0 where invalid), and amplitude and level per patch."""
-        moments = cumulative_moments(patched.x, patched.valid)
+        moments = cumulative_moments(patched.x, patched.valid, memory)
         mean, std = moments.mean, (moments.var + _TINY).sqrt()
         reference_mean, reference_std = torch.zeros_like(mean), torch.ones_like(std)
         if units is not None and len(self.table):

@@ -4,11 +4,21 @@ import math
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["Patched", "checked_mask", "checked_signal", "patch_signal", "patch_size", "token_times"]
+from neuros_neurofm.tokenizers._memory import NOTHING, Memory
+
+__all__ = [
+    "Patched",
+    "checked_mask",
+    "checked_signal",
+    "patch_signal",
+    "patch_size",
+    "sample_times",
+    "token_times",
+]
 
 
 class Patched(NamedTuple):
@@ -79,19 +89,31 @@ def checked_signal(
             f"{modality}: x needs at least 1 row, 1 sample and 1 channel, got {tuple(x.shape)}"
         )
     valid = checked_mask(modality, mask, x)
+    clean = torch.where(valid, x, torch.zeros_like(x)).to(dtype)
+    # An exported program has no branch on values: it computes with whatever it is given.
+    if not torch.compiler.is_exporting():
+        _check_values(modality, x, valid, counts=counts)
+    return clean, valid
+
+
+def _check_values(
+    modality: str,
+    x: Tensor,
+    valid: Bool[Tensor, "batch time channel"],
+    *,
+    counts: bool,
+) -> None:
     bad = int((~torch.isfinite(x) & valid).sum())
     if bad:
         raise ValueError(
             f"{modality}: {bad} NaN or infinite values among the valid samples; "
             f"set mask to False there"
         )
-    clean = torch.where(valid, x, torch.zeros_like(x)).to(dtype)
-    if counts and bool((clean < 0).any()):
+    if counts and bool(((x < 0) & valid).any()):
         raise ValueError(
-            f"{modality}: spike counts must be >= 0, got a minimum of {float(clean.min()):g}; "
+            f"{modality}: spike counts must be >= 0, got a minimum of {float(x[valid].min()):g}; "
             f"pass raw counts, not standardised ones"
         )
-    return clean, valid
 
 
 def patch_signal(
@@ -107,49 +129,63 @@ def patch_signal(
     )
 
 
-def token_times(
+def sample_times(
     modality: str,
-    valid: Bool[Tensor, "batch time channel"],
-    size: int,
+    seen: Bool[Tensor, "batch time"],
     *,
     rate: float,
     times: Tensor | None,
-) -> tuple[Tensor, Tensor]:
-    """Time at which each patch is complete, and whether it has any valid sample.
+    memory: Memory = NOTHING,
+) -> Float64[Tensor, "batch time"]:
+    """Seconds at which each sample is known: (i + 1) / rate, or its own time.
 
-    A bin or sample i of a regular stream is known at (i + 1) / rate; a sample with its own time
-    is known at that time. A patch counts as complete at its last valid sample, so that masking the
-    end of a row gives the tokens of the shorter row.
+    Raises:
+        ValueError: times of another shape, that decrease or are not finite at valid samples.
     """
-    batch, length, _ = valid.shape
-    seen = valid.any(-1)
     if times is None:
-        ends = torch.arange(1, length + 1, device=valid.device, dtype=torch.float64) / rate
-        sample_times = ends.expand(batch, length)
-    else:
-        sample_times = _checked_times(modality, times, seen)
-    pad = -(-length // size) * size - length
-    last = torch.where(seen, sample_times, -torch.inf)
-    per_patch = functional.pad(last, (0, pad), value=-torch.inf).view(batch, -1, size).amax(-1)
-    mask = torch.isfinite(per_patch)
-    # An empty patch takes its nominal end: its value is masked, but the row stays sorted.
-    nominal = functional.pad(sample_times, (0, pad), mode="replicate").view(batch, -1, size)[
-        ..., -1
-    ]
-    return torch.where(mask, per_patch, nominal).cummax(-1).values, mask
-
-
-def _checked_times(modality: str, times: Tensor, seen: Bool[Tensor, "batch time"]) -> Tensor:
+        ones = torch.ones(1, seen.shape[1], device=seen.device, dtype=torch.float64)
+        return (memory.accumulate("position", ones) / rate).expand(seen.shape)
     if times.shape not in {seen.shape, seen.shape[1:]}:
         raise ValueError(
             f"{modality}: times must be (batch, time) = {tuple(seen.shape)} seconds, "
             f"got {tuple(times.shape)}"
         )
     t = times.to(torch.float64).expand(seen.shape)
-    if bool((~torch.isfinite(t) & seen).any()):
-        raise ValueError(f"{modality}: times of valid samples must be finite seconds")
-    running = torch.where(seen, t, -torch.inf).cummax(-1).values
-    if bool((seen & (t < running)).any()):
-        raise ValueError(f"{modality}: times must not decrease along a row; sort the samples")
+    running = memory.maximum("clock", torch.where(seen, t, -torch.inf))
+    if not torch.compiler.is_exporting():
+        _check_times(modality, t, seen, running)
     # Times of masked samples (padding) carry no meaning: they repeat the last valid one.
     return torch.where(seen, t, running.clamp_min(0.0))
+
+
+def _check_times(
+    modality: str,
+    times: Float64[Tensor, "batch time"],
+    seen: Bool[Tensor, "batch time"],
+    running: Float64[Tensor, "batch time"],
+) -> None:
+    if bool((~torch.isfinite(times) & seen).any()):
+        raise ValueError(f"{modality}: times of valid samples must be finite seconds")
+    if bool((seen & (times < running)).any()):
+        raise ValueError(f"{modality}: times must not decrease along a row; sort the samples")
+
+
+def token_times(
+    at: Float64[Tensor, "batch time"],
+    seen: Bool[Tensor, "batch time"],
+    size: int,
+    memory: Memory = NOTHING,
+) -> tuple[Float64[Tensor, "batch patch"], Bool[Tensor, "batch patch"]]:
+    """Time at which each patch is complete, and whether it has any valid sample.
+
+    A patch counts as complete at its last valid sample, so that masking the end of a row gives the
+    tokens of the shorter row.
+    """
+    batch, length = seen.shape
+    pad = -(-length // size) * size - length
+    last = torch.where(seen, at, -torch.inf)
+    per_patch = functional.pad(last, (0, pad), value=-torch.inf).view(batch, -1, size).amax(-1)
+    mask = torch.isfinite(per_patch)
+    # An empty patch takes its nominal end: its value is masked, but the row stays sorted.
+    nominal = functional.pad(at, (0, pad), mode="replicate").view(batch, -1, size)[..., -1]
+    return memory.maximum("token", torch.where(mask, per_patch, nominal)), mask

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from neuros_neurofm.tokenizers._channel_set import Standardised, frames
+from neuros_neurofm.tokenizers._memory import NOTHING, Memory
 
 __all__ = ["CausalLogPower", "FieldPotentialFrontEnd"]
 
@@ -41,12 +42,12 @@ class CausalLogPower(nn.Module):
         self.register_buffer("bands", (matrix / matrix.sum(-1, keepdim=True)).T, persistent=False)
 
     def forward(
-        self, x: Float[Tensor, "batch patch sample channel"]
+        self, x: Float[Tensor, "batch patch sample channel"], memory: Memory = NOTHING
     ) -> Float[Tensor, "batch patch channel band"]:
         """Half the logarithm of the mean power per band, floored 40 dB below unit variance."""
         # The FFT has no bfloat16 kernel and float16 power overflows: float32 under autocast too.
         with torch.autocast(x.device.type, enabled=False):
-            framed = frames(x, self.length) * self.window
+            framed = frames(x, self.length, memory) * self.window
             spectrum = torch.fft.rfft(framed, norm="ortho")
             power = (spectrum.real.square() + spectrum.imag.square()) @ self.bands
             log_power: Tensor = 0.5 * (power + 1e-4).log()
@@ -72,6 +73,6 @@ class FieldPotentialFrontEnd(nn.Module):
         """Features of each patch and channel."""
         wave = signal.x.transpose(2, 3)
         fraction = signal.valid.to(wave.dtype).mean(2).unsqueeze(-1)
-        parts = [wave, self.power(signal.x), signal.level, fraction]
+        parts = [wave, self.power(signal.x, signal.memory), signal.level, fraction]
         features: Tensor = self.mix(torch.cat(parts, dim=-1))
         return features

@@ -4,7 +4,12 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from neuros_neurofm.tokenizers._channel_set import ChannelSetTokenizer, Tokenised
+from neuros_neurofm.tokenizers._channel_set import (
+    ChannelSetTokenizer,
+    Tokenised,
+    TokenizerState,
+)
+from neuros_neurofm.tokenizers._event_set import EventSetTokenizer
 from neuros_neurofm.tokenizers._tokens import Tokens
 from neuros_neurofm.tokenizers._units import UnitEmbedding
 
@@ -20,7 +25,7 @@ class Tokenizer(nn.Module):
 
     modality: str
 
-    def __init__(self, core: ChannelSetTokenizer) -> None:
+    def __init__(self, core: ChannelSetTokenizer | EventSetTokenizer) -> None:
         super().__init__()
         self.core = core
 
@@ -28,6 +33,20 @@ class Tokenizer(nn.Module):
     def units(self) -> UnitEmbedding:
         """Vectors of the named channels."""
         return self.core.units
+
+    @property
+    def stream_core(self) -> ChannelSetTokenizer:
+        """The core, where it can take a recording chunk by chunk.
+
+        Raises:
+            ValueError: tokens of single spikes.
+        """
+        if isinstance(self.core, ChannelSetTokenizer):
+            return self.core
+        raise ValueError(
+            f"{self.modality}: tokens of single spikes cannot be streamed; use counts, "
+            f"mode='counts' (spike_mode='counts' in the model)"
+        )
 
     def calibrate(self, x: Tensor, *, units: Sequence[str], mask: Tensor | None = None) -> None:
         """Fixes mean and deviation of named channels; later calls stop estimating theirs.
@@ -99,3 +118,60 @@ class Tokenizer(nn.Module):
             x, units=units, mask=mask, times=times, coords=coords, rate=rate
         )
         return result
+
+    def init_state(self, batch: int, channels: int) -> TokenizerState:
+        """The state of a stream before its first sample.
+
+        Args:
+            batch: Number of rows.
+            channels: Number of channels.
+
+        Returns:
+            A state for `step`.
+        """
+        return self.stream_core.init_state(batch, channels)
+
+    def step(
+        self,
+        chunk: Tensor,
+        state: TokenizerState,
+        *,
+        units: Sequence[str] | None = None,
+        mask: Tensor | None = None,
+        times: Tensor | None = None,
+        coords: Tensor | None = None,
+    ) -> tuple[Tokens, TokenizerState]:
+        """The next samples of a stream, any number of them, in constant memory.
+
+        The tokens of all steps together are those of `forward` on the whole recording; samples of
+        a patch that is not complete wait in the state. Every step takes the same channels, ids and
+        positions.
+
+        Args:
+            chunk: Samples, (batch, time, channel).
+            state: From `init_state` or the step before.
+            units: As in `forward`.
+            mask: As in `forward`, for the chunk.
+            times: As in `forward`, for the chunk.
+            coords: As in `forward`.
+
+        Returns:
+            The tokens of the patches that are complete now, possibly none, and the state.
+
+        Raises:
+            TypeError: As in `forward`.
+            ValueError: As in `forward`, or another number of rows or channels than before.
+
+        Examples:
+            >>> import torch
+            >>> from neuros_neurofm.tokenizers import LFPTokenizer
+            >>> tokenizer = LFPTokenizer(8, sampling_rate=100.0, patch=0.05)
+            >>> state = tokenizer.init_state(1, 2)
+            >>> tokens, state = tokenizer.step(torch.randn(1, 12, 2), state)
+            >>> tokens.times.tolist(), state.x.shape
+            ([[0.05, 0.1]], torch.Size([1, 2, 2]))
+        """
+        tokenised, state = self.stream_core.advance(
+            chunk, state, units=units, mask=mask, times=times, coords=coords
+        )
+        return tokenised.tokens, state

@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from neuros_neurofm.tokenizers._id_table import IdTable, checked_ids
+from neuros_neurofm.tokenizers._memory import NOTHING, Memory
 from neuros_neurofm.tokenizers._patches import checked_signal
 from neuros_neurofm.tokenizers._statistics import N_STATISTICS, unit_statistics
 
@@ -115,9 +116,10 @@ class UnitEmbedding(nn.Module):
         x: Float[Tensor, "batch patch sample channel"],
         valid: Bool[Tensor, "batch patch sample channel"],
         coords: Tensor | None = None,
+        memory: Memory = NOTHING,
     ) -> Float[Tensor, "batch patches channel dim"]:
         """Vectors from the data alone: before the first patch, then after each patch."""
-        statistics = unit_statistics(x, valid)
+        statistics = unit_statistics(x, valid, memory)
         place = statistics.new_zeros(*statistics.shape[:-1], _N_COORDS + 1)
         if coords is not None:
             place[..., :_N_COORDS] = _checked_coords(coords, x.shape[-1]).to(place)
@@ -132,6 +134,7 @@ class UnitEmbedding(nn.Module):
         *,
         units: Sequence[str] | None = None,
         coords: Tensor | None = None,
+        memory: Memory = NOTHING,
     ) -> Float[Tensor, "rows steps channel dim"]:
         """Vectors of the channels before the first patch and after each patch.
 
@@ -143,7 +146,7 @@ class UnitEmbedding(nn.Module):
             rows = [-1] * len(rows)
         if min(rows) >= 0:
             return self.weight[rows][None, None]
-        inferred = self.inferred(x, valid, coords)
+        inferred = self.inferred(x, valid, coords, memory)
         if max(rows) < 0:
             return inferred
         known = torch.tensor(rows, device=x.device)

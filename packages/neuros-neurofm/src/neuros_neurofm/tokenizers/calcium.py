@@ -5,16 +5,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from neuros_neurofm.tokenizers._channel_set import (
-    ChannelSetTokenizer,
     Standardised,
     frames,
 )
-from neuros_neurofm.tokenizers._patches import patch_size
-from neuros_neurofm.tokenizers._tokenizer import Tokenizer
+from neuros_neurofm.tokenizers._signal import SignalTokenizer
 
 __all__ = ["CalciumTokenizer"]
-
-_WIDTH = 64
 
 
 class _StridedFrontEnd(nn.Module):
@@ -30,13 +26,13 @@ class _StridedFrontEnd(nn.Module):
 
     def forward(self, signal: Standardised) -> Float[Tensor, "batch patch channel width"]:
         """Features of each patch and cell."""
-        wave = frames(signal.x, self.length)
+        wave = frames(signal.x, self.length, signal.memory)
         fraction = signal.valid.to(wave.dtype).mean(2).unsqueeze(-1)
         features: Tensor = self.mix(torch.cat([wave, signal.level, fraction], dim=-1))
         return features
 
 
-class CalciumTokenizer(Tokenizer):
+class CalciumTokenizer(SignalTokenizer):
     """Tokens from the fluorescence of cells.
 
     Each cell is standardised by its running mean and deviation (no look-ahead), or by those
@@ -69,25 +65,4 @@ class CalciumTokenizer(Tokenizer):
     """
 
     modality = "calcium"
-
-    def __init__(
-        self,
-        d_model: int,
-        *,
-        sampling_rate: float | None = None,
-        patch: float | None = None,
-        dropout: float = 0.0,
-        unit_dim: int = 64,
-    ) -> None:
-        size = patch_size(self.modality, sampling_rate, patch, None)
-        core = ChannelSetTokenizer(
-            self.modality,
-            _StridedFrontEnd(size, _WIDTH),
-            d_model=d_model,
-            width=_WIDTH,
-            unit_dim=unit_dim,
-            size=size,
-            sampling_rate=sampling_rate,
-            dropout=dropout,
-        )
-        super().__init__(core)
+    front_end = _StridedFrontEnd

@@ -5,14 +5,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from neuros_neurofm.tokenizers._channel_set import ChannelSetTokenizer, Standardised
-from neuros_neurofm.tokenizers._patches import patch_size
+from neuros_neurofm.tokenizers._channel_set import Standardised
+from neuros_neurofm.tokenizers._signal import SignalTokenizer
 from neuros_neurofm.tokenizers._spectral import CausalLogPower
-from neuros_neurofm.tokenizers._tokenizer import Tokenizer
 
 __all__ = ["EEGTokenizer"]
-
-_WIDTH = 64
 
 
 class _EEGFrontEnd(nn.Module):
@@ -33,11 +30,13 @@ class _EEGFrontEnd(nn.Module):
         """Features of each patch and channel."""
         fraction = signal.valid.to(signal.x.dtype).mean(2)
         series = signal.x.flatten(1, 2).transpose(1, 2).flatten(0, 1).unsqueeze(1)
+        longest = max(self.lengths)
+        padded = signal.memory.extend("series", series, longest - 1, dim=-1)
         parts = [
-            self._energy(functional.pad(series, (k - 1, 0)), conv, signal, fraction)
+            self._energy(padded[..., longest - k :], conv, signal, fraction)
             for k, conv in zip(self.lengths, self.filters, strict=True)
         ]
-        parts += [self.power(signal.x), signal.level, fraction.unsqueeze(-1)]
+        parts += [self.power(signal.x, signal.memory), signal.level, fraction.unsqueeze(-1)]
         features: Tensor = self.mix(torch.cat(parts, dim=-1))
         return features
 
@@ -56,7 +55,7 @@ class _EEGFrontEnd(nn.Module):
         return mean / fraction.clamp_min(1.0 / size).unsqueeze(-1)
 
 
-class EEGTokenizer(Tokenizer):
+class EEGTokenizer(SignalTokenizer):
     """Tokens from scalp potentials.
 
     Each channel is standardised by its running mean and deviation (no look-ahead), or by those
@@ -89,25 +88,5 @@ class EEGTokenizer(Tokenizer):
     """
 
     modality = "eeg"
-
-    def __init__(
-        self,
-        d_model: int,
-        *,
-        sampling_rate: float | None = None,
-        patch: float | None = None,
-        dropout: float = 0.0,
-        unit_dim: int = 64,
-    ) -> None:
-        size = patch_size(self.modality, sampling_rate, patch, 0.2)
-        core = ChannelSetTokenizer(
-            self.modality,
-            _EEGFrontEnd(size, _WIDTH),
-            d_model=d_model,
-            width=_WIDTH,
-            unit_dim=unit_dim,
-            size=size,
-            sampling_rate=sampling_rate,
-            dropout=dropout,
-        )
-        super().__init__(core)
+    front_end = _EEGFrontEnd
+    default_patch_s = 0.2

@@ -4,13 +4,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from neuros_neurofm.tokenizers._channel_set import ChannelSetTokenizer, Standardised
-from neuros_neurofm.tokenizers._patches import patch_size
-from neuros_neurofm.tokenizers._tokenizer import Tokenizer
+from neuros_neurofm.tokenizers._channel_set import Standardised
+from neuros_neurofm.tokenizers._signal import SignalTokenizer
 
 __all__ = ["EMGTokenizer"]
-
-_WIDTH = 64
 
 
 class _EMGFrontEnd(nn.Module):
@@ -45,7 +42,7 @@ def _changes(
     return step, crossing
 
 
-class EMGTokenizer(Tokenizer):
+class EMGTokenizer(SignalTokenizer):
     """Tokens from the potentials of muscles.
 
     Each channel is standardised by its running mean and deviation (no look-ahead), or by those
@@ -78,25 +75,5 @@ class EMGTokenizer(Tokenizer):
     """
 
     modality = "emg"
-
-    def __init__(
-        self,
-        d_model: int,
-        *,
-        sampling_rate: float | None = None,
-        patch: float | None = None,
-        dropout: float = 0.0,
-        unit_dim: int = 64,
-    ) -> None:
-        size = patch_size(self.modality, sampling_rate, patch, 0.05)
-        core = ChannelSetTokenizer(
-            self.modality,
-            _EMGFrontEnd(size, _WIDTH),
-            d_model=d_model,
-            width=_WIDTH,
-            unit_dim=unit_dim,
-            size=size,
-            sampling_rate=sampling_rate,
-            dropout=dropout,
-        )
-        super().__init__(core)
+    front_end = _EMGFrontEnd
+    default_patch_s = 0.05

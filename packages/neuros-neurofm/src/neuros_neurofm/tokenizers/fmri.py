@@ -4,13 +4,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from neuros_neurofm.tokenizers._channel_set import ChannelSetTokenizer, Standardised
-from neuros_neurofm.tokenizers._patches import patch_size
-from neuros_neurofm.tokenizers._tokenizer import Tokenizer
+from neuros_neurofm.tokenizers._channel_set import Standardised
+from neuros_neurofm.tokenizers._signal import SignalTokenizer
 
 __all__ = ["fMRITokenizer"]
 
-_WIDTH = 64
 _DILATIONS = (1, 2, 4, 8)
 
 
@@ -33,7 +31,8 @@ class _DilatedFrontEnd(nn.Module):
         hidden = self.lift(series).transpose(1, 2)
         for dilation, layer in zip(_DILATIONS, self.layers, strict=True):
             # Re-masked in every layer: a bias at a masked sample would reach the later ones.
-            response = nn.functional.gelu(layer(nn.functional.pad(hidden, (2 * dilation, 0))))
+            past = signal.memory.extend(f"dilation{dilation}", hidden, 2 * dilation, dim=-1)
+            response = nn.functional.gelu(layer(past))
             hidden = hidden + response * valid
         wave = hidden.view(batch, channels, -1, patches, size).permute(0, 3, 1, 2, 4).flatten(3)
         fraction = signal.valid.to(wave.dtype).mean(2).unsqueeze(-1)
@@ -41,7 +40,7 @@ class _DilatedFrontEnd(nn.Module):
         return features
 
 
-class fMRITokenizer(Tokenizer):  # noqa: N801 - the spelling of the field
+class fMRITokenizer(SignalTokenizer):  # noqa: N801 - the spelling of the field
     """Tokens from the BOLD series of regions.
 
     Each region is standardised by its running mean and deviation (no look-ahead), or by those
@@ -72,25 +71,4 @@ class fMRITokenizer(Tokenizer):  # noqa: N801 - the spelling of the field
     """
 
     modality = "fmri"
-
-    def __init__(
-        self,
-        d_model: int,
-        *,
-        sampling_rate: float | None = None,
-        patch: float | None = None,
-        dropout: float = 0.0,
-        unit_dim: int = 64,
-    ) -> None:
-        size = patch_size(self.modality, sampling_rate, patch, None)
-        core = ChannelSetTokenizer(
-            self.modality,
-            _DilatedFrontEnd(size, _WIDTH),
-            d_model=d_model,
-            width=_WIDTH,
-            unit_dim=unit_dim,
-            size=size,
-            sampling_rate=sampling_rate,
-            dropout=dropout,
-        )
-        super().__init__(core)
+    front_end = _DilatedFrontEnd

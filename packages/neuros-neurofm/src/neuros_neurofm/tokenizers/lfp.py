@@ -1,16 +1,12 @@
 """Local field potentials into tokens."""
 
-from neuros_neurofm.tokenizers._channel_set import ChannelSetTokenizer
-from neuros_neurofm.tokenizers._patches import patch_size
+from neuros_neurofm.tokenizers._signal import SignalTokenizer
 from neuros_neurofm.tokenizers._spectral import FieldPotentialFrontEnd
-from neuros_neurofm.tokenizers._tokenizer import Tokenizer
 
 __all__ = ["LFPTokenizer"]
 
-_WIDTH = 64
 
-
-class LFPTokenizer(Tokenizer):
+class LFPTokenizer(SignalTokenizer):
     """Tokens from local field potentials.
 
     Each channel is standardised by its running mean and deviation (no look-ahead), or by those
@@ -43,25 +39,5 @@ class LFPTokenizer(Tokenizer):
     """
 
     modality = "lfp"
-
-    def __init__(
-        self,
-        d_model: int,
-        *,
-        sampling_rate: float | None = None,
-        patch: float | None = None,
-        dropout: float = 0.0,
-        unit_dim: int = 64,
-    ) -> None:
-        size = patch_size(self.modality, sampling_rate, patch, 0.05)
-        core = ChannelSetTokenizer(
-            self.modality,
-            FieldPotentialFrontEnd(size, _WIDTH),
-            d_model=d_model,
-            width=_WIDTH,
-            unit_dim=unit_dim,
-            size=size,
-            sampling_rate=sampling_rate,
-            dropout=dropout,
-        )
-        super().__init__(core)
+    front_end = FieldPotentialFrontEnd
+    default_patch_s = 0.05

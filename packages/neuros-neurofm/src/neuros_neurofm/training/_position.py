@@ -53,7 +53,8 @@ class LoaderPosition:
         indices = iter(getattr(loader, "batch_sampler", None) or sampler)
         _drop(indices, self.n_used)
         state = sampler.state_dict()
-        if isinstance(loader, Sized) and self.n_used >= len(loader):
+        length = length_of(loader)
+        if length is not None and self.n_used >= length:
             # Saved after the last batch: let the sampler see the end, so that it begins anew.
             for _ in indices:
                 pass
@@ -77,6 +78,23 @@ class LoaderPosition:
         self._start = state["start"]
         self._now = state["random"]
         set_random_state(state["random"])
+
+
+def length_of(loader: Iterable[Any]) -> int | None:
+    """Number of batches of an epoch, None where the loader does not know."""
+    if not isinstance(loader, Sized):
+        return None
+    try:
+        return len(loader)
+    except TypeError:
+        # A DataLoader over an iterable data set has __len__, and refuses.
+        return None
+
+
+def groups(batches: Iterator[Mapping[str, Any]], size: int) -> Iterator[list[Mapping[str, Any]]]:
+    """The batches of each optimiser step; the last group of an epoch may be shorter."""
+    while group := list(islice(batches, size)):
+        yield group
 
 
 def _epoch_start(loader: Iterable[Any]) -> dict[str, Any]:

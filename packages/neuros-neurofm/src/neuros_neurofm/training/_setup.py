@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from lightning_fabric.loggers.logger import Logger
 
 Masker: TypeAlias = Callable[[Mapping[str, Any], Generator], dict[str, Any]]
+Forward: TypeAlias = Callable[[Mapping[str, Any]], Any]
 _DEVICES: Final = ("auto", "cpu", "cuda")
 _Precision: TypeAlias = Literal["32-true", "bf16-mixed"]
 
@@ -59,6 +60,30 @@ def default_optimizer(modules: Sequence[nn.Module]) -> Optimizer:
     if not groups:
         raise ValueError("the model has no parameter that needs a gradient; unfreeze a part of it")
     return AdamW(groups, lr=3e-4)
+
+
+def read_forward(model: nn.Module, accumulation: int, max_grad_norm: float | None) -> Forward:
+    """The model's forward pass of a batch, after a look at the settings that go with it."""
+    forward = getattr(model, "forward_batch", None)
+    if not callable(forward):
+        raise TypeError(
+            f"model must have a method forward_batch(batch), {type(model).__name__} has none"
+        )
+    if accumulation < 1:
+        raise ValueError(f"gradient_accumulation_steps must be at least 1, got {accumulation}")
+    if max_grad_norm is not None and not max_grad_norm > 0:
+        raise ValueError(
+            f"max_grad_norm must be greater than 0, got {max_grad_norm}; None does not clip"
+        )
+    chosen: Forward = forward
+    return chosen
+
+
+def describe_optimizer(optimizer: Optimizer) -> dict[str, Any]:
+    """Class and plain defaults, for the manifest."""
+    plain = bool | int | float | str | None
+    defaults = {k: v for k, v in optimizer.defaults.items() if isinstance(v, plain)}
+    return {"class": type(optimizer).__name__, **defaults}
 
 
 def build_objective(

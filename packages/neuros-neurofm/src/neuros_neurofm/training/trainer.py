@@ -1,8 +1,7 @@
 """The training loop: accumulate, clip, step, validate, and resume to the bit."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
-from itertools import islice
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, cast
 
@@ -14,8 +13,9 @@ from tqdm import tqdm
 
 from neuros_core import Callback, RunManifest
 from neuros_neurofm.training._checkpoint_file import read_checkpoint, write_checkpoint
+from neuros_neurofm.training._gradients import clip_gradient, weighted_sum
 from neuros_neurofm.training._metrics import RunningMeans, content_hash
-from neuros_neurofm.training._position import LoaderPosition
+from neuros_neurofm.training._position import LoaderPosition, groups, length_of
 from neuros_neurofm.training._random_state import undisturbed
 from neuros_neurofm.training._setup import (
     Masker,
@@ -23,7 +23,9 @@ from neuros_neurofm.training._setup import (
     build_objective,
     choose_precision,
     default_optimizer,
+    describe_optimizer,
     move,
+    read_forward,
     seeded_generator,
 )
 
@@ -51,6 +53,11 @@ class MultiModalTrainer:
     same random state; a batch sampler (or sampler) with `state_dict` and `load_state_dict` is set
     to its position, any other loader is read and dropped up to there. A data set that draws random
     numbers inside worker processes is resumed exactly only in the second way.
+
+    A model with a method `set_progress(share)` (`MultiModalNeuroFMX` has one, for its domain
+    discriminator) is told before every step of `fit` which share of the epochs is done, batch by
+    batch where the loader knows its length. The share follows from the position, so it resumes
+    with it; `train_epoch` outside `fit` has no end to compare with and tells nothing.
 
     Args:
         model: A module with a method `forward_batch(batch)` that returns the outputs by name.
@@ -123,19 +130,9 @@ class MultiModalTrainer:
         data_hash: str | None = None,
         progress: bool = True,
     ) -> None:
-        forward = getattr(model, "forward_batch", None)
-        if not callable(forward):
-            raise TypeError(
-                f"model must have a method forward_batch(batch), {type(model).__name__} has none"
-            )
-        if gradient_accumulation_steps < 1:
-            raise ValueError(
-                f"gradient_accumulation_steps must be at least 1, got {gradient_accumulation_steps}"
-            )
-        if max_grad_norm is not None and not max_grad_norm > 0:
-            raise ValueError(
-                f"max_grad_norm must be greater than 0, got {max_grad_norm}; None does not clip"
-            )
+        self._forward = read_forward(model, gradient_accumulation_steps, max_grad_norm)
+        self._set_progress: Callable[[float], None] | None = getattr(model, "set_progress", None)
+        self._num_epochs: int | None = None
         self.train_loader = train_loader
         self.val_loader = val_loader
         self.gradient_accumulation_steps = gradient_accumulation_steps
@@ -158,7 +155,6 @@ class MultiModalTrainer:
         self.fabric = build_fabric(device, self._precision, loggers)
         self._log = len(loggers) > 0
         self.model = model
-        self._forward: Callable[[Batch], Any] = forward
         for module in (model, self.loss):
             self.fabric.to_device(module)
         self.optimizer = optimizer or default_optimizer([model, self.loss])
@@ -183,6 +179,7 @@ class MultiModalTrainer:
         """
         if num_epochs < 1:
             raise ValueError(f"num_epochs must be at least 1, got {num_epochs}")
+        self._num_epochs = num_epochs
         while self.epoch < num_epochs:
             metrics = self.train_epoch()
             if self.val_loader is not None:
@@ -205,7 +202,8 @@ class MultiModalTrainer:
         self.model.train()
         batches = self._position.batches(self.train_loader, self.epoch)
         with self._bar() as bar:
-            for group in _groups(batches, self.gradient_accumulation_steps):
+            for group in groups(batches, self.gradient_accumulation_steps):
+                self._tell_progress()
                 loss = self._step(group)
                 self._position.n_used += len(group)
                 bar.update(len(group))
@@ -324,15 +322,11 @@ class MultiModalTrainer:
         self._stepper.zero_grad()
         values, results = [], []
         for batch, count in zip(batches, counts, strict=True):
-            terms = self._terms(batch)
-            # A mean over the rows of all batches is the mean of the batches' means, each weighted
-            # by its share of the targets.
-            shares = {name: count[name] / totals[name].clamp(min=1) for name in terms}
-            loss = torch.stack([x * shares[name].to(x.device) for name, x in terms.items()]).sum()
+            loss = weighted_sum(self._terms(batch), count, totals)
             self.fabric.backward(loss)
             values.append(loss.detach())
             results.append(self.loss.terms)
-        if not self._clip():
+        if not clip_gradient(self.optimizer, self.max_grad_norm):
             self._skip()
             return None
         self._stepper.step()
@@ -344,6 +338,14 @@ class MultiModalTrainer:
         self._skipped_in_a_row = 0
         return torch.stack(values).sum()
 
+    def _tell_progress(self) -> None:
+        """Tell the model the share of `fit` that is done; it follows from the position alone."""
+        if self._set_progress is None or self._num_epochs is None:
+            return
+        length = length_of(self.train_loader)
+        within = 0.0 if not length else min(self._position.n_used / length, 1.0)
+        self._set_progress(min((self.epoch + within) / self._num_epochs, 1.0))
+
     def _prepare(self, raw: Batch, generator: Generator) -> Batch:
         batch: Batch = move(raw, self.fabric.device)
         return batch if self.masker is None else self.masker(batch, generator)
@@ -352,15 +354,6 @@ class MultiModalTrainer:
         with self.fabric.autocast():
             outputs = self._forward(batch)
         return self.loss.evaluate(outputs, batch)
-
-    def _clip(self) -> bool:
-        """Clip the gradient; False where it is not finite."""
-        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        gradients = [p.grad for p in parameters if p.grad is not None]
-        norm = nn.utils.get_total_norm(gradients)
-        if self.max_grad_norm is not None:
-            nn.utils.clip_grads_with_norm_(parameters, self.max_grad_norm, norm)
-        return bool(norm.isfinite())
 
     def _skip(self) -> None:
         self.skipped_steps += 1
@@ -395,30 +388,20 @@ class MultiModalTrainer:
             callback.on_epoch_end(self, self.epoch, metrics)
 
     def _bar(self) -> "tqdm[NoReturn]":
-        total = len(self.train_loader) if isinstance(self.train_loader, Sized) else None
+        total = length_of(self.train_loader)
         # None: off where standard error is no terminal.
         disable = None if self.progress else True
         start = self._position.n_used
         return tqdm(total=total, initial=start, desc=f"epoch {self.epoch + 1}", disable=disable)
 
     def _config(self) -> dict[str, Any]:
-        defaults = {k: v for k, v in self.optimizer.defaults.items() if _is_plain(v)}
         return {
             "model": type(self.model).__name__,
             "loss": sorted(self.loss.objectives),
             "masker": repr(self.masker),
-            "optimizer": {"class": type(self.optimizer).__name__, **defaults},
+            "optimizer": describe_optimizer(self.optimizer),
             "scheduler": type(self.scheduler).__name__,
             "precision": self._precision,
             "gradient_accumulation_steps": self.gradient_accumulation_steps,
             "max_grad_norm": self.max_grad_norm,
         }
-
-
-def _groups(batches: Iterator[Batch], size: int) -> Iterator[list[Batch]]:
-    while group := list(islice(batches, size)):
-        yield group
-
-
-def _is_plain(value: object) -> bool:
-    return value is None or isinstance(value, bool | int | float | str)

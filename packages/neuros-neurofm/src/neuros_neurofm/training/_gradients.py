@@ -1,0 +1,29 @@
+"""The step from losses of several batches to one gradient that may be applied."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+
+def weighted_sum(
+    terms: Mapping[str, Tensor], counts: Mapping[str, Tensor], totals: Mapping[str, Tensor]
+) -> Tensor:
+    """The loss of one batch as its share of the loss over all batches of a step.
+
+    A mean over the rows of all batches is the mean of the batches' means, each weighted by its
+    share of the targets.
+    """
+    shares = {name: counts[name] / totals[name].clamp(min=1) for name in terms}
+    return torch.stack([x * shares[name].to(x.device) for name, x in terms.items()]).sum()
+
+
+def clip_gradient(optimizer: Optimizer, max_norm: float | None) -> bool:
+    """Clip the gradient; False where it is not finite."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    norm = nn.utils.get_total_norm(gradients)
+    if max_norm is not None:
+        nn.utils.clip_grads_with_norm_(parameters, max_norm, norm)
+    return bool(norm.isfinite())
