@@ -113,8 +113,8 @@ def examples(session: nox.Session) -> None:
     """Run every example and every fenced block of README and docs, from the five wheels."""
     install_wheels(session, PACKAGES, *CONSTRAINTS, extras=True)
     session.install(*CONSTRAINTS, *group("test"))
-    targets = ["examples", "README.md", "docs", *(f"packages/{p}/README.md" for p in PACKAGES)]
-    targets.append("packages/neuros-sourceweigher/tests/test_projection.py")  # tensors need torch
+    tests = ROOT.glob("packages/neuros-sourceweigher/tests/test_[fp][er]*.py")  # need torch
+    targets = ["examples", "README.md", "docs", *ROOT.glob("packages/*/README.md"), *tests]
     pytest = ["pytest", "-c", "pyproject.toml", "-p", "doc_blocks", "-p", "no:doctest", "-s"]
     session.run(*pytest, *targets, *session.posargs, env={"PYTHONPATH": "tools"})
 

@@ -55,12 +55,28 @@ def quadprog_solver(A: np.ndarray, c: np.ndarray) -> Callable[[], object]:
     return solve
 
 
-def test_projection_against_pot() -> None:
+def test_projection_against_pot(monkeypatch: pytest.MonkeyPatch) -> None:
     ot = pytest.importorskip("ot")
+    monkeypatch.setattr("neuros_sourceweigher._projection.compiled_projection", lambda: None)
     v = np.random.default_rng(0).normal(size=(100_000, 64))
     transposed = np.ascontiguousarray(v.T)
     got = ratio(lambda: project_simplex(v), lambda: ot.utils.proj_simplex(transposed))
     report("project_simplex 100000x64", f"POT {ot.__version__}", got, 0.75)
+
+
+@pytest.mark.parametrize(
+    ("shape", "bar"), [((100_000, 64), 0.35), ((1000, 1000), 0.08), ((10, 100_000), 0.08)]
+)
+def test_compiled_projection_against_pot_and_a_sort(shape: tuple[int, int], bar: float) -> None:
+    ot = pytest.importorskip("ot")
+    numba = pytest.importorskip("numba")
+    v = np.random.default_rng(0).normal(size=shape)
+    transposed = np.ascontiguousarray(v.T)
+    what = f"project_simplex [fast] numba {numba.__version__} {shape[0]}x{shape[1]}"
+    got = ratio(lambda: project_simplex(v), lambda: ot.utils.proj_simplex(transposed), repeat=4)
+    report(what, f"POT {ot.__version__}", got, bar)
+    got = ratio(lambda: project_simplex(v), lambda: np.sort(v, axis=-1))
+    report(what, f"one sort numpy {version('numpy')}", got, 2.0)
 
 
 def test_projection_against_pot_on_torch() -> None:

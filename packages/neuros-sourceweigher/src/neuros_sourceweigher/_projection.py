@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from neuros_sourceweigher._compiled import WORTH_COMPILING, compiled_projection
+
 __all__: list[str] = []
 
 # Rows worked on at a time: three buffers of this size stay in a 1 MiB L2 cache.
@@ -53,9 +55,22 @@ def project_array(
         raise ValueError(
             f"out needs shape {given.shape} and dtype {dtype}, got {out.shape} and {out.dtype}"
         )
-    K = given.shape[-1]
-    work = np.dtype(np.float32) if dtype.itemsize < 4 else dtype
-    rows, target = given.reshape(-1, K), out.reshape(-1, K)
+    rows, target = given.reshape(-1, given.shape[-1]), out.reshape(-1, given.shape[-1])
+    large = rows.size >= WORTH_COMPILING and rows.dtype in (np.float32, np.float64)
+    compiled = compiled_projection() if large else None
+    if compiled is None:
+        _project_blocks(rows, radius, target)
+    elif not compiled(rows, float(radius), target):
+        _refuse("values", given.shape)
+    if not np.may_share_memory(target, out):
+        out[...] = target.reshape(out.shape)
+    return out
+
+
+def _project_blocks(rows: NDArray[Any], radius: float, target: NDArray[Any]) -> None:
+    """Project rows (n, K) into `target` in blocks that stay in the cache."""
+    K = rows.shape[-1]
+    work = np.dtype(np.float32) if target.itemsize < 4 else target.dtype
     step = max(1, _BLOCK_BYTES // (K * work.itemsize))
     # Differences of finite values may overflow to -inf, which is below every threshold.
     with np.errstate(over="ignore"):
@@ -65,9 +80,6 @@ def project_array(
             u = block - top
             u -= theta
             np.maximum(u, 0, out=target[start : start + step], casting="same_kind")
-    if not np.may_share_memory(target, out):
-        out[...] = target.reshape(out.shape)
-    return out
 
 
 def _sorted_cut(

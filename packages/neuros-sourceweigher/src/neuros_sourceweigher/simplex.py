@@ -35,7 +35,9 @@ def project_simplex(v: T, *, radius: float = 1.0, out: T | None = None) -> T:
 
     A torch tensor comes back as a tensor of the same device, with the exact Jacobian
     $I_S - 1_S 1_S^T / |S|$ on the support $S$; anything else is read as a NumPy array. Integers
-    are computed in float64, half precision in float32. Equal entries stay equal bit for bit.
+    are computed in float64, half precision in float32. Equal entries stay equal bit for bit. With
+    the extra `neuros-sourceweigher[fast]`, arrays of half a million entries and more are projected
+    by compiled code; the first such call of a process compiles it.
 
     Args:
         v: (..., K) points.

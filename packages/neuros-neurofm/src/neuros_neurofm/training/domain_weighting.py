@@ -1,7 +1,7 @@
 """Train on a mixture of domains other than the one that the data happen to be."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -10,32 +10,20 @@ from numpy.typing import ArrayLike
 from torch import Generator, Tensor
 from torch.utils.data import Sampler
 
+from neuros_neurofm.training._domain_weights import (
+    Indices,
+    JointWeights,
+    Names,
+    Shares,
+    Weights,
+    cells_of,
+    check_same,
+    names_of,
+    places,
+    read_simplex,
+)
+
 __all__ = ["DomainWeightedLoss", "DomainWeightedSampler", "domain_weighted_loss"]
-
-
-@runtime_checkable
-class NamedWeights(Protocol):
-    """What `neuros_core.domains.SourceWeights` has: names and weights on the simplex."""
-
-    @property
-    def names(self) -> Sequence[str]: ...
-    @property
-    def weights(self) -> ArrayLike: ...
-
-
-@runtime_checkable
-class JointWeights(Protocol):
-    """What `neuros_core.domains.ClassSourceWeights` has: a joint of (domain, class)."""
-
-    @property
-    def names(self) -> Sequence[str]: ...
-    @property
-    def classes(self) -> Sequence[str]: ...
-    @property
-    def joint(self) -> ArrayLike: ...
-
-
-Weights: TypeAlias = NamedWeights | ArrayLike
 
 
 class DomainWeightedLoss(NamedTuple):
@@ -54,18 +42,24 @@ class DomainWeightedLoss(NamedTuple):
 class DomainWeightedSampler(Sampler[int]):
     """Draw domain k with probability w_k, and uniformly inside it.
 
+    With `class_ids` the weights are those of (domain, class), and it draws uniformly inside those.
     The epoch is drawn at once and dealt to the processes in turn: for the same generator the
     processes together see what one process would see alone, and no position twice.
 
     Args:
         domain_ids: Domain of every sample, (sample,): integers that index `weights`, or names
             where `weights` has names.
-        weights: `SourceWeights`, or (domain,) numbers on the simplex.
+        weights: `SourceWeights`, or (domain,) numbers on the simplex; with `class_ids`
+            `ClassSourceWeights`, or the (domain, class) joint.
         num_samples: Draws per epoch over all processes; a multiple of `world_size`.
         generator: Where the randomness comes from; equal in every process.
         replacement: False draws every sample of a domain once before any of them again.
         rank: This process.
         world_size: Number of processes.
+        class_ids: Class of every sample, (sample,): indices or names of the classes.
+
+    Attributes:
+        weights: Those that the running epoch is drawn with, (domain,) or (domain, class).
 
     Raises:
         ValueError: Weights off the simplex, a domain with a positive weight and no sample, a domain
@@ -82,13 +76,14 @@ class DomainWeightedSampler(Sampler[int]):
     def __init__(
         self,
         domain_ids: ArrayLike,
-        weights: Weights,
+        weights: Weights | JointWeights,
         *,
         num_samples: int,
         generator: Generator,
         replacement: bool = True,
         rank: int = 0,
         world_size: int = 1,
+        class_ids: ArrayLike | None = None,
     ) -> None:
         if not 0 <= rank < world_size:
             raise ValueError(f"rank must lie in [0, world_size = {world_size}), got {rank}")
@@ -97,21 +92,20 @@ class DomainWeightedSampler(Sampler[int]):
                 f"num_samples must be a positive multiple of world_size = {world_size}, "
                 f"got {num_samples}"
             )
-        self.weights = _simplex("weights", weights)
-        ids = _domain_index(domain_ids, weights, len(self.weights))
+        self.weights = read_simplex("weights", weights)
+        self.names = names_of(weights)
+        cells = cells_of(domain_ids, class_ids, weights, self.weights.shape)
         self._members = [
-            torch.from_numpy(np.flatnonzero(ids == k)) for k in range(len(self.weights))
+            torch.from_numpy(np.flatnonzero(cells == k)) for k in range(self.weights.size)
         ]
-        empty = [k for k, w in enumerate(self.weights) if w > 0 and not len(self._members[k])]
-        if empty:
-            raise ValueError(
-                f"domains {empty} have a positive weight but no sample; give them weight 0 or data"
-            )
+        self._next_weights = self._drawable(self.weights)
         self.num_samples = num_samples
         self.generator = generator
         self.replacement = replacement
         self.rank = rank
         self.world_size = world_size
+        self._seed = generator.initial_seed()
+        self._epoch: int | None = None
         self._start = generator.get_state()
         self._position = 0
         self._begin = 0
@@ -124,6 +118,9 @@ class DomainWeightedSampler(Sampler[int]):
         if begin:
             # The same epoch again, to go on in it.
             self.generator.set_state(self._start)
+        else:
+            self.weights = self._next_weights
+            self._begin_epoch()
         self._start = self.generator.get_state()
         mine = self._draw()[self.rank :: self.world_size].tolist()
         for position in range(begin, len(mine)):
@@ -131,23 +128,80 @@ class DomainWeightedSampler(Sampler[int]):
             yield mine[position]
         self._position = 0
 
+    def set_weights(self, weights: Weights | JointWeights) -> None:
+        """Draw with other weights from the next epoch on, such as those of a curriculum.
+
+        Args:
+            weights: For the same domains, and classes, in the same order.
+
+        Raises:
+            ValueError: Weights off the simplex or of other domains, or a domain with a positive
+                weight and no sample.
+        """
+        w = read_simplex("weights", weights)
+        check_same("weights", w, names_of(weights), self.weights, self.names)
+        self._next_weights = self._drawable(w)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw the next epoch from the generator's first seed and this number alone.
+
+        A trainer that calls it resumes at the end of an epoch without a state of the sampler.
+
+        Args:
+            epoch: Counted from 0.
+        """
+        self._epoch = epoch
+
     def state_dict(self) -> dict[str, Any]:
-        """Return the position in the epoch and the random state that it began with."""
-        start = self._start if self._position else self.generator.get_state()
-        return {"position": self._position, "generator": start}
+        """Return the position in the epoch, its weights and the random state it began with."""
+        running = self._position > 0
+        return {
+            "position": self._position,
+            "generator": self._start if running else self.generator.get_state(),
+            "weights": (self.weights if running else self._next_weights).tolist(),
+            "next_weights": self._next_weights.tolist(),
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from `state_dict`; the next iteration yields the rest of that epoch.
 
         Args:
             state: What `state_dict` returned, in this or another process.
+
+        Raises:
+            ValueError: The state has weights for other domains.
         """
+        weights, following = (np.array(state[key]) for key in ("weights", "next_weights"))
+        check_same("the state", weights, (None, None), self.weights, self.names)
+        self.weights, self._next_weights = weights, following
         self._position = self._begin = state["position"]
         self._start = state["generator"]
         self.generator.set_state(self._start)
 
+    def _begin_epoch(self) -> None:
+        if self._epoch is None:
+            return
+        mixed = np.random.SeedSequence([self._seed, self._epoch]).generate_state(1, np.uint64)
+        self.generator.manual_seed(int(mixed[0]) >> 1)
+        # An epoch that nobody announces draws on from here.
+        self._epoch = None
+
+    def _drawable(self, w: Shares) -> Shares:
+        """Refuse weights on domains without a sample."""
+        empty = [
+            np.unravel_index(k, w.shape)
+            for k, share in enumerate(w.ravel())
+            if share > 0 and not len(self._members[k])
+        ]
+        if empty:
+            raise ValueError(
+                f"{places(empty, w)} have a positive weight but no sample; "
+                "give them weight 0 or data"
+            )
+        return w
+
     def _draw(self) -> Tensor:
-        shares = torch.from_numpy(self.weights)
+        shares = torch.from_numpy(self.weights.ravel())
         domains = torch.multinomial(
             shares, self.num_samples, replacement=True, generator=self.generator
         )
@@ -212,39 +266,35 @@ def domain_weighted_loss(
             f"per_sample_loss must be (sample,) with at least one sample, got shape "
             f"{tuple(per_sample_loss.shape)}; do not reduce the loss before"
         )
-    w = _simplex("weights", weights)
-    if (w.ndim == 2) != (class_ids is not None):
-        raise ValueError(
-            f"weights with {w.ndim} axes {'need' if w.ndim == 2 else 'have no use for'} class_ids"
-        )
-    domains = _domain_index(domain_ids, weights, w.shape[0])
-    cells = domains
-    if class_ids is not None:
-        classes = _index("class_ids", class_ids, getattr(weights, "classes", None), w.shape[1])
-        cells = domains * w.shape[1] + classes
+    w = read_simplex("weights", weights)
+    cells = cells_of(domain_ids, class_ids, weights, w.shape)
     if len(cells) != len(per_sample_loss):
         raise ValueError(f"got {len(per_sample_loss)} losses and {len(cells)} domain ids")
-    q = _sampling_share(w, cells, sampling, sampler)
-    factor = _importance(w.ravel(), q.ravel())
+    q = _sampling_share(w, names_of(weights), cells, sampling, sampler)
+    factor = _importance(w, q)
     device = per_sample_loss.device
     ratios = torch.from_numpy(factor[cells]).to(device, per_sample_loss.dtype)
     per_domain = _domain_means(
-        per_sample_loss.detach(), torch.from_numpy(domains).to(device), w.shape[0]
+        per_sample_loss.detach(),
+        torch.from_numpy(cells // (w.size // w.shape[0])).to(device),
+        w.shape[0],
     )
     return DomainWeightedLoss((ratios * per_sample_loss).mean(), per_domain)
 
 
 def _sampling_share(
-    w: np.ndarray[Any, np.dtype[np.float64]],
-    cells: np.ndarray[Any, np.dtype[np.int64]],
+    w: Shares,
+    names: Names,
+    cells: Indices,
     sampling: Weights | JointWeights | None,
     sampler: DomainWeightedSampler | None,
-) -> np.ndarray[Any, np.dtype[np.float64]]:
-    q = None if sampling is None else _simplex("sampling", sampling)
+) -> Shares:
+    q = None if sampling is None else read_simplex("sampling", sampling)
+    if q is not None:
+        check_same("sampling", q, names_of(sampling), w, names)
     if sampler is not None:
-        if q is not None and (
-            q.shape != sampler.weights.shape or not np.allclose(q, sampler.weights)
-        ):
+        check_same("the sampler", sampler.weights, sampler.names, w, names)
+        if q is not None and not np.allclose(q, sampler.weights):
             raise ValueError(
                 f"the batch was drawn with the sampler's weights {sampler.weights.tolist()}, "
                 f"sampling={q.tolist()} would count the weights twice; leave sampling out"
@@ -252,25 +302,20 @@ def _sampling_share(
         q = sampler.weights
     if q is None:
         return np.bincount(cells, minlength=w.size).reshape(w.shape) / len(cells)
-    if q.shape != w.shape:
-        raise ValueError(
-            f"sampling has shape {q.shape}, weights have {w.shape}; they must be equal"
-        )
     return q
 
 
-def _importance(
-    w: np.ndarray[Any, np.dtype[np.float64]], q: np.ndarray[Any, np.dtype[np.float64]]
-) -> np.ndarray[Any, np.dtype[np.float64]]:
-    never = np.flatnonzero((w > 0) & (q == 0))
+def _importance(w: Shares, q: Shares) -> Shares:
+    """Ratios w / q of all cells in one row, (cell,)."""
+    never = np.argwhere((w > 0) & (q == 0))
     if len(never):
         raise ValueError(
-            f"domains {never.tolist()} have a positive weight but were never drawn; pass the "
+            f"{places(never, w)} have a positive weight but were never drawn; pass the "
             "probabilities of the sampling, or a batch that has them"
         )
     factor = np.zeros_like(w)
     np.divide(w, q, out=factor, where=q > 0)
-    return factor
+    return factor.ravel()
 
 
 def _domain_means(
@@ -279,48 +324,3 @@ def _domain_means(
     sums = losses.new_zeros(n_domains).index_add_(0, domains, losses)
     counts = losses.new_zeros(n_domains).index_add_(0, domains, torch.ones_like(losses))
     return sums / counts
-
-
-def _simplex(name: str, weights: Weights | JointWeights) -> np.ndarray[Any, np.dtype[np.float64]]:
-    values = weights
-    if isinstance(weights, JointWeights):
-        values = weights.joint
-    elif isinstance(weights, NamedWeights):
-        values = weights.weights
-    w = np.array(values, dtype=np.float64)
-    if w.ndim not in (1, 2) or not w.size:
-        raise ValueError(f"{name} must be (domain,) or (domain, class), got shape {w.shape}")
-    if not (np.isfinite(w).all() and (w >= 0).all() and abs(w.sum() - 1.0) <= 1e-6):
-        raise ValueError(
-            f"{name} must be finite, >= 0 and sum to 1 within 1e-6, got {w.tolist()} "
-            f"with sum {w.sum()}"
-        )
-    return w
-
-
-def _domain_index(
-    ids: ArrayLike, weights: Weights | JointWeights, n: int
-) -> np.ndarray[Any, np.dtype[np.int64]]:
-    return _index("domain_ids", ids, getattr(weights, "names", None), n)
-
-
-def _index(
-    name: str, ids: ArrayLike, names: Sequence[str] | None, n: int
-) -> np.ndarray[Any, np.dtype[np.int64]]:
-    array = ids.detach().cpu().numpy() if isinstance(ids, Tensor) else np.asarray(ids)
-    if array.ndim != 1:
-        raise ValueError(f"{name} must be (sample,), got shape {array.shape}")
-    if array.dtype.kind in "US" and names is not None:
-        place = {str(key): k for k, key in enumerate(names)}
-        unknown = sorted({str(key) for key in array} - place.keys())
-        if unknown:
-            raise ValueError(f"{name} {unknown} have no weight; known are {list(place)}")
-        return np.array([place[str(key)] for key in array], dtype=np.int64)
-    if array.dtype.kind not in "iu":
-        raise ValueError(f"{name} must be integers, or names where the weights have names")
-    if array.size and not 0 <= array.min() <= array.max() < n:
-        raise ValueError(
-            f"{name} must lie in [0, {n}), got [{array.min()}, {array.max()}]; "
-            "give every domain a weight"
-        )
-    return array.astype(np.int64)
