@@ -232,3 +232,8 @@ class TestTorch:
             project_simplex(torch.tensor([1j]))
         with pytest.raises(ValueError, match=r"out needs shape \(2,\)"):
             project_simplex(torch.zeros(2), out=torch.zeros(3))
+
+
+def test_a_radius_near_the_largest_number_does_not_overflow() -> None:
+    found = project_simplex(np.array([4.7e16, 1.797e308]), radius=1.18e307)
+    np.testing.assert_array_equal(found, [0.0, 1.18e307])

@@ -338,7 +338,9 @@ def test_the_state_has_the_same_size_after_200_steps_and_after_many(ssm: str, n_
         spikes = torch.poisson(torch.ones(1, 100, 2), generator=generator)
         assert len(session.push({"spike": spikes})) == 100
         sizes[n] = state_bytes(session)
-    assert sizes[200] == sizes[n_steps] == max(sizes.values())
+    # Rounding of the clock decides whether one token at the edge of the window is still held.
+    assert max(sizes.values()) == max(sizes[100], sizes[200])
+    assert min(sizes.values()) == min(sizes[100], sizes[200])
 
 
 def test_a_modality_that_lags_holds_the_stream_up_until_it_counts_as_gone(

@@ -97,6 +97,7 @@ def _sorted_cut(
     while K > 4 and (high[:, K // 2] - top[:, 0] <= -radius).all():
         K //= 2
     high = high[:, :K] - top
+    np.maximum(high, -radius, out=high)
     mean = np.cumsum(high, axis=-1)
     mean -= radius
     mean /= np.arange(1, K + 1, dtype=block.dtype)
