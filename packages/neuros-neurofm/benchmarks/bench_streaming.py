@@ -14,7 +14,7 @@ from neuros_neurofm.streaming import StreamingSession
 N_UNITS, BIN_S = 96, 0.02
 P99_BAR_MS = 20.0
 GROWTH_BAR = 1.2
-SUMMARY = "the aggregation reads 16 latents of width 640 at every step; decoding does without it"
+SUMMARY = "the aggregation reads 16 latents of width 832 at every step; decoding does without it"
 
 
 def session_of(**sizes: Any) -> StreamingSession:
