@@ -119,8 +119,8 @@ def test_no_rows_give_no_rows() -> None:
         ([-np.inf, 1.0], 1.0, ValueError, "v needs finite values"),
         ([], 1.0, ValueError, "v needs at least one entry along its last axis"),
         (1.0, 1.0, ValueError, "v needs at least one entry along its last axis"),
-        ([1.0], 0.0, ValueError, "radius needs a finite number > 0, got 0.0"),
-        ([1.0], np.inf, ValueError, "radius needs a finite number > 0, got inf"),
+        ([1.0], 0.0, ValueError, "radius needs a finite number > 0, at most 1e300, got 0.0"),
+        ([1.0], np.inf, ValueError, "radius needs a finite number > 0, at most 1e300, got inf"),
         ([1j], 1.0, TypeError, "v needs real numbers, got dtype complex128"),
     ],
 )
@@ -234,6 +234,8 @@ class TestTorch:
             project_simplex(torch.zeros(2), out=torch.zeros(3))
 
 
-def test_a_radius_near_the_largest_number_does_not_overflow() -> None:
-    found = project_simplex(np.array([4.7e16, 1.797e308]), radius=1.18e307)
-    np.testing.assert_array_equal(found, [0.0, 1.18e307])
+def test_a_large_radius_does_not_overflow_and_a_larger_one_is_refused() -> None:
+    v = np.array([1.797e308, 0.0, 0.0, 4.7e16])
+    np.testing.assert_array_equal(project_simplex(v, radius=1e300), [1e300, 0.0, 0.0, 0.0])
+    with pytest.raises(ValueError, match="radius needs a finite number > 0, at most 1e300, got"):
+        project_simplex(v, radius=5e307)

@@ -28,9 +28,9 @@ def is_tensor(x: object) -> bool:
 
 
 def check_radius(radius: float) -> None:
-    """Raise unless `radius` is a positive finite number."""
-    if not 0 < radius < np.inf:
-        raise ValueError(f"radius needs a finite number > 0, got {radius!r}")
+    """Raise unless `radius` is a positive number whose multiples do not overflow."""
+    if not 0 < radius <= 1e300:
+        raise ValueError(f"radius needs a finite number > 0, at most 1e300, got {radius!r}")
 
 
 def _refuse(what: str, shape: tuple[int, ...]) -> None:

@@ -41,7 +41,7 @@ def project_simplex(v: T, *, radius: float = 1.0, out: T | None = None) -> T:
 
     Args:
         v: (..., K) points.
-        radius: The sum of each projected row.
+        radius: The sum of each projected row, at most 1e300.
         out: Where to write the result: the shape of `v` and the dtype of the result.
 
     Returns:
