@@ -21,10 +21,13 @@ class LoaderPosition:
     def __init__(self) -> None:
         self.n_used = 0
         self._start: dict[str, Any] | None = None
+        self._rest: dict[str, Any] | None = None
         self._now: dict[str, Any] | None = None
 
     def batches(self, loader: Iterable[Any], epoch: int) -> Iterator[Mapping[str, Any]]:
         """Begin or continue the epoch."""
+        if self._now is not None and self._start is None and self._rest is not None:
+            _put_back(loader, self._rest)
         for sampler in _samplers(loader):
             if callable(getattr(sampler, "set_epoch", None)):
                 sampler.set_epoch(epoch)
@@ -42,8 +45,7 @@ class LoaderPosition:
 
     def _continue(self, loader: Iterable[Any], start: dict[str, Any]) -> Iterator[Any]:
         set_random_state(start["random"])
-        for generator, state in zip(_generators(loader), start["generators"], strict=True):
-            generator.set_state(state)
+        _set_generators(loader, start)
         sampler = _stateful_sampler(loader)
         if sampler is None or start["sampler"] is None:
             iterator = iter(loader)
@@ -63,19 +65,22 @@ class LoaderPosition:
         sampler.load_state_dict(state)
         return iter(loader)
 
-    def finish(self) -> None:
-        """End the epoch."""
+    def finish(self, loader: Iterable[Any]) -> None:
+        """End the epoch; the next one begins with the generators as they are now."""
         self.n_used = 0
         self._start = None
+        self._rest = _epoch_start(loader)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the position and the random state, as a checkpoint can hold them."""
-        return {"n_used": self.n_used, "start": self._start, "random": random_state()}
+        states = {"start": self._start, "rest": self._rest, "random": random_state()}
+        return {"n_used": self.n_used, **states}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take the position; the random state is put back when the epoch goes on."""
         self.n_used = state["n_used"]
         self._start = state["start"]
+        self._rest = state.get("rest")
         self._now = state["random"]
         set_random_state(state["random"])
 
@@ -104,6 +109,20 @@ def _epoch_start(loader: Iterable[Any]) -> dict[str, Any]:
         "random": random_state(),
         "generators": [generator.get_state() for generator in _generators(loader)],
     }
+
+
+def _set_generators(loader: Iterable[Any], start: Mapping[str, Any]) -> None:
+    for generator, state in zip(_generators(loader), start["generators"], strict=True):
+        generator.set_state(state)
+
+
+def _put_back(loader: Iterable[Any], rest: Mapping[str, Any]) -> None:
+    """Generators and sampler as an epoch left them; the number of the epoch is told afterwards."""
+    _set_generators(loader, rest)
+    sampler = _stateful_sampler(loader)
+    told = callable(getattr(sampler, "set_epoch", None))
+    if sampler is not None and rest["sampler"] is not None and not told:
+        sampler.load_state_dict(rest["sampler"])
 
 
 def _drop(iterator: Iterator[Any], n: int) -> None:

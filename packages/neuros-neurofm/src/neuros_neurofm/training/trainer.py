@@ -210,7 +210,7 @@ class MultiModalTrainer:
                 self._end_step(loss)
         if self._position.n_used == 0:
             raise ValueError("train_loader yielded no batch; it needs at least one per epoch")
-        self._position.finish()
+        self._position.finish(self.train_loader)
         metrics = self._means.compute()
         self._means.reset()
         self.epoch += 1
