@@ -8,24 +8,22 @@ nox.needs_version = ">=2026.10.20"
 nox.options.default_venv_backend = "virtualenv"
 nox.options.reuse_venv, nox.options.error_on_external_run = "yes", True
 nox.options.sessions = ["wheels", "tests", "lint", "isolation", "types", "examples", "docs"]
-
-ROOT = Path(__file__).parent
-PACKAGES = sorted(p.parent.name for p in ROOT.glob("packages/*/pyproject.toml"))
+PACKAGES = sorted(p.parent.name for p in Path("packages").glob("*/pyproject.toml"))
+PROJECTS = {p: nox.project.load_toml(f"packages/{p}/pyproject.toml")["project"] for p in PACKAGES}
 CONSTRAINTS = ("--no-compile", "-c", "constraints.txt")
 package = nox.parametrize("package", PACKAGES, ids=PACKAGES)
-
-
-def project(name: str) -> dict:
-    return nox.project.load_toml(f"packages/{name}/pyproject.toml")["project"]
+GROUPS = nox.project.load_toml("pyproject.toml")
+PEERS = [name[6:] for name in GROUPS["dependency-groups"] if name.startswith("peers-")]
+peer = nox.parametrize("peer", PEERS, ids=PEERS)
 
 
 def group(*names: str) -> list[str]:
-    return list(nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), *names))
+    return list(nox.project.dependency_groups(GROUPS, *names))
 
 
 def wheel(name: str, *, extras: bool = False) -> str:
-    path = ROOT / "dist" / f"{name.replace('-', '_')}-{project(name)['version']}-py3-none-any.whl"
-    names = ",".join(project(name).get("optional-dependencies", {})) if extras else ""
+    path = Path("dist") / f"{name.replace('-', '_')}-{PROJECTS[name]['version']}-py3-none-any.whl"
+    names = ",".join(PROJECTS[name].get("optional-dependencies", {})) if extras else ""
     return f"{path}[{names}]" if names else str(path)
 
 
@@ -42,11 +40,11 @@ def isolated(session: nox.Session, name: str, *options: str) -> None:
     install_wheels(session, names, *options, extras=False)
     session.run("python", "-I", "tools/check_imports.py", module, env={"EAGER_IMPORT": "1"})
     session.install(*options, *group("test"), *(wheel(n, extras=True) for n in names))
-    pytest = ["pytest", "-c", "pyproject.toml", "-m", "not oracle", f"--cov={module}"]
-    if any(d.startswith("jaxtyping") for d in project(name)["dependencies"]):
+    pytest = ["pytest", "-c", "pyproject.toml", "-m", "not oracle", f"--cov={module}", "-n", "auto"]
+    if any(d.startswith("jaxtyping") for d in PROJECTS[name]["dependencies"]):
         pytest.append(f"--jaxtyping-packages={module},beartype.beartype")
     pytest += ["--doctest-modules", "--pyargs", module, f"packages/{name}/tests"]
-    session.run(*pytest, *session.posargs, env={"PYTHONPATH": ""})
+    session.run(*pytest, *session.posargs, env={"PYTHONPATH": "", "OMP_NUM_THREADS": "1"})
 
 
 @nox.session
@@ -97,24 +95,22 @@ def lint(session: nox.Session) -> None:
 def isolation(session: nox.Session) -> None:
     """Plant a sibling import, an undeclared import and an unused dependency: lint must fail."""
     session.install("nox")
-    session.run("python", "tools/plant_faults.py", str(ROOT / ".nox"))
+    session.run("python", "tools/plant_faults.py", str(Path(".nox").resolve()))
 
 
 @nox.session(requires=["wheels"])
 def types(session: nox.Session) -> None:
     """Check the types of the five packages strictly."""
-    install_wheels(session, PACKAGES, *CONSTRAINTS, extras=True)
-    session.install(*CONSTRAINTS, *group("types"))
+    install_wheels(session, PACKAGES, *CONSTRAINTS, *group("types"), extras=True)
     session.run("mypy", *(f"packages/{p}/src" for p in PACKAGES))
 
 
 @nox.session(requires=["wheels"])
 def examples(session: nox.Session) -> None:
     """Run every example and every fenced block of README and docs, from the five wheels."""
-    install_wheels(session, PACKAGES, *CONSTRAINTS, extras=True)
-    session.install(*CONSTRAINTS, *group("test"))
-    tests = ROOT.glob("packages/neuros-sourceweigher/tests/test_[fp][er]*.py")  # need torch
-    targets = ["examples", "README.md", "docs", *ROOT.glob("packages/*/README.md"), *tests]
+    install_wheels(session, PACKAGES, *CONSTRAINTS, *group("test"), extras=True)
+    tests = Path().glob("packages/neuros-sourceweigher/tests/test_[fp][er]*.py")  # need torch
+    targets = ["examples", "README.md", "docs", *Path().glob("packages/*/README.md"), *tests]
     pytest = ["pytest", "-c", "pyproject.toml", "-p", "doc_blocks", "-p", "no:doctest", "-s"]
     session.run(*pytest, *targets, *session.posargs, env={"PYTHONPATH": "tools"})
 
@@ -128,19 +124,23 @@ def docs(session: nox.Session) -> None:
 
 
 @nox.session(requires=["wheels"])
-def oracle(session: nox.Session) -> None:
-    """Compare with peer libraries, side by side."""
-    install_wheels(session, PACKAGES, *CONSTRAINTS, *group("test", "oracle"), extras=True)
-    session.env.update(MAMBA_FORCE_BUILD="TRUE", MAMBA_SKIP_CUDA_BUILD="TRUE")
-    session.install("--no-build-isolation", "--no-deps", *group("mamba"))
-    session.run("pytest", "-c", "pyproject.toml", "-m", "oracle", "-s", "packages")
+@peer
+def oracle(session: nox.Session, peer: str) -> None:
+    """Compare with peer libraries, side by side; those that clash have an environment each."""
+    install_wheels(session, PACKAGES, *CONSTRAINTS, *group("test", f"peers-{peer}"), extras=True)
+    if peer == "shared":
+        session.env.update(MAMBA_FORCE_BUILD="TRUE", MAMBA_SKIP_CUDA_BUILD="TRUE")
+        session.install("--no-build-isolation", "--no-deps", *group("mamba"))
+    pytest = ["pytest", "-c", "pyproject.toml", "-s", "-m", "oracle", "packages", "-k"]
+    session.run(*pytest, peer.removeprefix("shared"))
 
 
 @nox.session(requires=["wheels"])
-def bench(session: nox.Session) -> None:
+@peer
+def bench(session: nox.Session, peer: str) -> None:
     """Measure ratios to peers, one thread, and write them into the docs (Accuracy)."""
-    install_wheels(session, PACKAGES, *CONSTRAINTS, *group("test", "bench"), extras=True)
-    session.run("python", "tools/run_benchmarks.py", *session.posargs)
+    install_wheels(session, PACKAGES, *CONSTRAINTS, *group("test", f"peers-{peer}"), extras=True)
+    session.run("python", "tools/run_benchmarks.py", peer, *session.posargs)
 
 
 @nox.session

@@ -3,7 +3,7 @@
 Usage: nox -s lock (on Python 3.11)
 
 Reads the five packages' dependencies and extras, and the dependency groups that share their
-environments; the groups `oracle` and `bench` hold peers and are resolved where they are used.
+environments; the groups `peers-*` are resolved where they are used.
 """
 
 import os

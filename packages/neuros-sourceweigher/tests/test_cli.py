@@ -11,7 +11,12 @@ import numpy as np
 import pytest
 
 from neuros_core.domains import DomainStatistics, SourceWeights, load_statistics, save_statistics
-from neuros_sourceweigher import RandomFourierMap, SourceWeigher, regularization_path
+from neuros_sourceweigher import (
+    ClassConditionalWeigher,
+    RandomFourierMap,
+    SourceWeigher,
+    regularization_path,
+)
 from neuros_sourceweigher.cli import main
 
 
@@ -63,6 +68,40 @@ def test_weights_are_printed_as_a_table(statistics, capsys):
     assert re.fullmatch(r"monday   0\.\d{6}", lines[0])
     assert re.fullmatch(r"tuesday  0\.\d{6}", lines[1])
     assert lines[2].startswith("gap ")
+
+
+def test_a_source_of_low_quality_counts_less(statistics, capsys):
+    arguments = ["fit", "all.npz", "--target", "today", "--ridge", "0.5", "--json"]
+    assert main([*arguments, "--quality", "monday=0.25"]) == 0
+    got = SourceWeights.from_json(capsys.readouterr().out)
+    *sources, target = load_statistics(statistics)
+    local = SourceWeigher(ridge=0.5).fit(sources, target, quality={"monday": 0.25})
+    assert got.to_json() == local.to_json()
+    assert "needs NAME=SHARE, got 'monday'" in failure(capsys, [*arguments, "--quality", "monday"])
+
+
+def test_joint_weights_of_classes_are_those_of_the_library(samples, capsys):
+    np.save("labels.npy", np.tile(["rest", "move"], 200))
+    for name in ("monday", "tuesday", "today"):
+        labels = [] if name == "today" else ["--labels", "labels.npy"]
+        made = ["stats", f"{name}.npy", "--name", name, "-o", "all.npz", "--append"]
+        assert main([*made, *labels]) == 0
+    capsys.readouterr()
+    arguments = ["fit", "all.npz", "--target", "today", "--method", "class-conditional"]
+    assert main([*arguments, "--ridge", "0.1", "--json"]) == 0
+    got = json.loads(capsys.readouterr().out)
+    *sources, target = load_statistics(samples / "all.npz")
+    local = ClassConditionalWeigher(ridge=0.1).fit(sources, target)
+    assert got["classes"] == ["move", "rest"]
+    assert got["joint"] == local.joint.tolist()
+    assert main(arguments) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["move", "rest"]
+    assert [line.split()[0] for line in lines[1:]] == ["monday", "tuesday"]
+    refused = failure(capsys, [*arguments, "--moments", "mean", "--require-hull"])
+    assert "class-conditional takes no --moments, --require-hull" in refused
+    refused = failure(capsys, ["fit", "all.npz", "--target", "today", "--min-count", "2"])
+    assert "--min-count needs --method class-conditional" in refused
 
 
 def test_sources_may_come_from_several_files(samples, capsys):

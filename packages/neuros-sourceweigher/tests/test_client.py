@@ -16,7 +16,14 @@ pytest.importorskip("httpx", reason="the extra [client] is not installed")
 
 from neuros_core.domains import DomainStatistics
 from neuros_sourceweigher import SourceWeigher, project_simplex
-from neuros_sourceweigher._requests import Retries, _domain, class_weights_call, read_answer
+from neuros_sourceweigher._requests import (
+    Retries,
+    _domain,
+    batch_call,
+    class_weights_call,
+    read_answer,
+    weights_call,
+)
 from neuros_sourceweigher._wire import pack, unpack
 from neuros_sourceweigher.client import (
     AsyncSourceWeigherClient,
@@ -274,6 +281,13 @@ def test_statistics_travel_with_their_classes():
     sent = unpack(pack(_domain(SOURCES[0])))
     assert sent["classes"].keys() == {"0", "1"}
     assert sent["cov"].tobytes() == SOURCES[0].cov.tobytes()
+
+
+def test_quality_is_sent_only_when_it_is_given():
+    quality = {"a": 0.5}
+    assert weights_call(SOURCES, TARGET, quality, {}).tree["quality"] == quality
+    assert batch_call(SOURCES, [TARGET], quality, {}).tree["quality"] == quality
+    assert "quality" not in weights_call(SOURCES, TARGET, None, {}).tree
 
 
 def test_joint_weights_are_read_in_both_formats():

@@ -1,6 +1,7 @@
 """Weights of sources within each class, also for a target without labels."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,11 +10,12 @@ from neuros_core.domains import ClassSourceWeights, DomainStatistics
 from neuros_core.errors import check_choice, check_probability_vector
 from neuros_sourceweigher._estimate import Matching, match, solve
 from neuros_sourceweigher._moments import Moments, check_domains
-from neuros_sourceweigher.simplex import solve_simplex_ls
+from neuros_sourceweigher.simplex import solve_simplex_ls, solve_simplex_ls_batched
 
 __all__: list[str] = []
 
 Array = NDArray[np.float64]
+Atom: TypeAlias = tuple[int, int, DomainStatistics]
 
 _SWEEPS = 2000
 # Relative gap at which weights with fixed class shares are settled.
@@ -96,18 +98,16 @@ class ClassConditionalWeigher:
             )
         priors = _priors(labels, target, target_priors)
         # One atom per class of a source: (source, class, statistics).
-        atoms = [
+        atoms: list[Atom] = [
             (k, labels.index(label), source.classes[label])
             for k, source in enumerate(sources)
             for label in self._kept(source)
         ]
         joint = np.zeros((len(sources), len(labels)))
         if target.classes and priors is not None:
-            for c in np.flatnonzero(priors):
-                part = [atom for atom in atoms if atom[1] == c]
-                columns = self._columns(part, target.classes[labels[c]])
-                shares = solve(columns, self.ridge, None).weights
-                joint[[k for k, _, _ in part], c] = priors[c] * shares
+            parts = {int(c): target.classes[labels[c]] for c in np.flatnonzero(priors)}
+            for c, rows, shares in self._shares_by_class(atoms, parts):
+                joint[rows, c] = priors[c] * shares
         else:
             columns = self._columns(atoms, target)
             if priors is None:
@@ -118,12 +118,23 @@ class ClassConditionalWeigher:
             joint[[k for k, _, _ in atoms], [c for _, c, _ in atoms]] = shares
         return ClassSourceWeights(tuple(s.name for s in sources), tuple(labels), joint)
 
+    def _shares_by_class(
+        self, atoms: Sequence[Atom], targets: Mapping[int, DomainStatistics]
+    ) -> Iterator[tuple[int, list[int], Array]]:
+        """Solve one problem per class; those of equally many sources are solved together."""
+        members = {c: [atom for atom in atoms if atom[1] == c] for c in targets}
+        for size in {len(part) for part in members.values()}:
+            equal = [c for c, part in members.items() if len(part) == size]
+            columns = np.stack([self._columns(members[c], targets[c]) for c in equal])
+            goal = np.zeros(columns.shape[:2])
+            found = solve_simplex_ls_batched(columns, goal, ridge=self.ridge).weights
+            for c, shares in zip(equal, found, strict=True):
+                yield c, [k for k, _, _ in members[c]], shares
+
     def _kept(self, source: DomainStatistics) -> list[str]:
         return [label for label, part in source.classes.items() if part.n >= self.min_count]
 
-    def _columns(
-        self, atoms: Sequence[tuple[int, int, DomainStatistics]], target: DomainStatistics
-    ) -> Array:
+    def _columns(self, atoms: Sequence[Atom], target: DomainStatistics) -> Array:
         """Means (p, atoms) less that of the target, in the metric."""
         parts = tuple(part for _, _, part in atoms)
         columns = np.stack([part.mean - target.mean for part in parts], axis=1)

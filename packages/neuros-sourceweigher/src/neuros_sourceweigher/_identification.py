@@ -64,12 +64,14 @@ def identify(columns: Array, w: Array, noise: Noise, names: Sequence[str]) -> Id
     groups: list[set[int]] = []
     condition = 1.0
     if len(support) > 1:
-        sigma, directions = _directions(inside - inside.mean(axis=1, keepdims=True))
-        condition = float(sigma[0] / max(sigma[-1], _EPS * sigma[0])) if sigma[0] > 0 else 1 / _EPS
+        reduced = _sum_zero_part(inside - inside.mean(axis=1, keepdims=True))
+        sigma = np.linalg.svd(reduced, compute_uv=False)
+        smallest = float(sigma[-1]) if len(sigma) == len(support) - 1 else 0.0
+        condition = float(sigma[0] / max(smallest, _EPS * sigma[0])) if sigma[0] > 0 else 1 / _EPS
         rounding = 8 * _EPS * float(np.abs(inside).max(initial=0.0)) * np.sqrt(inside.size)
-        squares = np.square(directions)
-        limit = noise.limit(squares @ noise.squared[support], squares.max(axis=1))
-        hidden = directions[np.square(sigma) <= rounding**2 + limit]
+        hidden = _hidden(
+            reduced, smallest, rounding, noise._replace(squared=noise.squared[support])
+        )
         exchanged = _groups(hidden) if len(hidden) else []
         groups = [{int(support[i]) for i in group} for group in exchanged]
         # A hidden direction without a group would go unsaid: then the whole support is one.
@@ -87,14 +89,26 @@ def _sum_zero_basis(s: int) -> Array:
     return np.asarray(basis)
 
 
-def _directions(centred: Array) -> tuple[Array, Array]:
-    """Singular values, falling, and right singular vectors within the changes of sum zero."""
-    s = centred.shape[1]
-    basis = _sum_zero_basis(s)
-    _, values, vt = np.linalg.svd(centred @ basis, full_matrices=centred.shape[0] < s - 1)
+def _sum_zero_part(centred: Array) -> Array:
+    """Centred columns (p, s) on the changes of sum zero, reduced to at most s - 1 rows."""
+    part = centred @ _sum_zero_basis(centred.shape[1])
+    return np.asarray(np.linalg.qr(part, mode="r")) if len(part) > part.shape[1] else part
+
+
+def _hidden(reduced: Array, smallest: float, rounding: float, noise: Noise) -> Array:
+    """Unit changes (h, s) of sum zero whose effect noise or rounding hides."""
+    s = reduced.shape[1] + 1
+    # The largest limit that any direction can have; beyond it the vectors need not be known.
+    worst = noise.limit(noise.squared.max(keepdims=True), np.ones(1))[0]
+    if smallest**2 > rounding**2 + worst:
+        return np.empty((0, s))
+    _, values, vt = np.linalg.svd(reduced, full_matrices=len(reduced) < s - 1)
     sigma = np.zeros(s - 1)
     sigma[: len(values)] = values
-    return sigma, vt @ basis.T
+    directions = vt @ _sum_zero_basis(s).T
+    squares = np.square(directions)
+    limit = noise.limit(squares @ noise.squared, squares.max(axis=1))
+    return np.asarray(directions[np.square(sigma) <= rounding**2 + limit])
 
 
 def _groups(hidden: Array) -> list[set[int]]:

@@ -79,16 +79,20 @@ def _domain(statistics: DomainStatistics) -> dict[str, Any]:
 
 
 def weights_call(
-    sources: Sequence[DomainStatistics], target: DomainStatistics, options: Mapping[str, Value]
+    sources: Sequence[DomainStatistics],
+    target: DomainStatistics,
+    quality: Mapping[str, float] | None,
+    options: Mapping[str, Value],
 ) -> Call[SourceWeights]:
     """Ask for the weights of `sources` that explain `target`."""
     tree = {"sources": [*map(_domain, sources)], "target": _domain(target)}
-    return Call("/v1/weights", tree | {"options": dict(options)}, SourceWeights.from_dict)
+    return Call("/v1/weights", tree | _asked_for(options, quality), SourceWeights.from_dict)
 
 
 def batch_call(
     sources: Sequence[DomainStatistics],
     targets: Sequence[DomainStatistics],
+    quality: Mapping[str, float] | None,
     options: Mapping[str, Value],
 ) -> Call[list[SourceWeights]]:
     """Ask for the weights of `sources` for each of `targets`."""
@@ -97,7 +101,12 @@ def batch_call(
     def read(answer: dict[str, Any]) -> list[SourceWeights]:
         return [SourceWeights.from_dict(entry) for entry in answer["results"]]
 
-    return Call("/v1/weights/batch", tree | {"options": dict(options)}, read)
+    return Call("/v1/weights/batch", tree | _asked_for(options, quality), read)
+
+
+def _asked_for(options: Mapping[str, Value], quality: Mapping[str, float] | None) -> dict[str, Any]:
+    asked: dict[str, Any] = {"options": dict(options)}
+    return asked if quality is None else asked | {"quality": dict(quality)}
 
 
 def class_weights_call(

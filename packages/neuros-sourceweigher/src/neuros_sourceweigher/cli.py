@@ -19,7 +19,11 @@ from neuros_core.domains import (
 )
 from neuros_sourceweigher.features import RandomFourierMap
 from neuros_sourceweigher.simplex import project_simplex
-from neuros_sourceweigher.weigher import SourceWeigher, regularization_path
+from neuros_sourceweigher.weigher import (
+    ClassConditionalWeigher,
+    SourceWeigher,
+    regularization_path,
+)
 
 __all__ = ["main"]
 
@@ -90,8 +94,21 @@ def _add_matching(command: argparse.ArgumentParser) -> None:
 
 def _add_fit(commands: Any) -> None:
     fit = commands.add_parser("fit", help="estimate the weights of sources for a target")
-    fit.add_argument("--method", choices=["moment-matching"], default="moment-matching")
+    fit.add_argument(
+        "--method",
+        choices=["moment-matching", "class-conditional"],
+        default="moment-matching",
+        help="what works on statistics; the methods that need samples are in the library",
+    )
     _add_matching(fit)
+    fit.add_argument(
+        "--quality",
+        type=_share,
+        nargs="+",
+        metavar="NAME=SHARE",
+        help="share in [0, 1] of a source that is fit for use",
+    )
+    fit.add_argument("--min-count", type=int, help="smallest class, of class-conditional")
     fit.add_argument("--ridge", type=_number_or_text, help="a number, or auto")
     fit.add_argument("--n-bootstrap", type=int, help="replicates for the intervals")
     fit.add_argument("--level", type=float, help="coverage of the intervals")
@@ -108,10 +125,50 @@ def _number_or_text(text: str) -> float | str:
 
 def _fit(given: argparse.Namespace) -> int:
     sources, target = _domains(given)
-    known = (*_MATCHING, "ridge", "n_bootstrap", "level")
-    weights = SourceWeigher(**_given(given, known)).fit(sources, target)
+    known = (*_MATCHING, "ridge", "n_bootstrap", "level", "min_count")
+    options = _given(given, known)
+    if given.method == "class-conditional":
+        return _fit_classes(given, options, sources, target)
+    if given.min_count is not None:
+        raise ValueError("--min-count needs --method class-conditional")
+    quality = dict(given.quality) if given.quality else None
+    weights = SourceWeigher(**options).fit(sources, target, quality=quality)
     sys.stdout.write((weights.to_json() if given.json else _table(weights)) + "\n")
     return _hull(weights) if given.require_hull else _OK
+
+
+def _fit_classes(
+    given: argparse.Namespace,
+    options: dict[str, Any],
+    sources: list[DomainStatistics],
+    target: DomainStatistics,
+) -> int:
+    unknown = sorted(options.keys() - {"metric", "ridge", "min_count"})
+    unknown += [k for k in ("quality", "require_hull") if getattr(given, k)]
+    if unknown:
+        named = ", ".join(f"--{name.replace('_', '-')}" for name in unknown)
+        raise ValueError(f"--method class-conditional takes no {named}")
+    found = ClassConditionalWeigher(**options).fit(sources, target)
+    if given.json:
+        tree = {"names": found.names, "classes": found.classes, "joint": found.joint.tolist()}
+        sys.stdout.write(json.dumps({"schema": 1} | tree) + "\n")
+        return _OK
+    width = max(map(len, found.names))
+    cells = [max(8, len(label)) for label in found.classes]
+    columns = [label.ljust(n) for label, n in zip(found.classes, cells, strict=True)]
+    sys.stdout.write("  ".join([" " * width, *columns]).rstrip() + "\n")
+    for name, row in zip(found.names, found.joint, strict=True):
+        shares = [f"{w:.6f}".ljust(n) for w, n in zip(row, cells, strict=True)]
+        sys.stdout.write("  ".join([name.ljust(width), *shares]).rstrip() + "\n")
+    return _OK
+
+
+def _share(text: str) -> tuple[str, float]:
+    name, _, share = text.rpartition("=")
+    try:
+        return name, float(share)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"needs NAME=SHARE, got {text!r}") from None
 
 
 def _domains(given: argparse.Namespace) -> tuple[list[DomainStatistics], DomainStatistics]:

@@ -89,28 +89,37 @@ class SourceWeigherClient:
         self._http.close()
 
     def weights(
-        self, sources: Sequence[DomainStatistics], target: DomainStatistics, **options: Value
+        self,
+        sources: Sequence[DomainStatistics],
+        target: DomainStatistics,
+        *,
+        quality: Mapping[str, float] | None = None,
+        **options: Value,
     ) -> SourceWeights:
         """Return the weights of `sources` that explain `target`.
 
         Args:
             sources: Domains with unique names.
             target: The domain to explain.
+            quality: Share in [0, 1] of each source that is fit for use; a source without one
+                counts 1.
             options: `method` and its options, as `/v1/methods` lists them.
 
         Raises:
             SourceWeigherError: When the service refuses or cannot be reached.
         """
-        return self._send(weights_call(sources, target, options))
+        return self._send(weights_call(sources, target, quality, options))
 
     def weights_batch(
         self,
         sources: Sequence[DomainStatistics],
         targets: Sequence[DomainStatistics],
+        *,
+        quality: Mapping[str, float] | None = None,
         **options: Value,
     ) -> list[SourceWeights]:
         """Return the weights of `sources` for each of `targets`; arguments as in `weights`."""
-        return self._send(batch_call(sources, targets, options))
+        return self._send(batch_call(sources, targets, quality, options))
 
     def class_weights(
         self,
@@ -209,23 +218,30 @@ class AsyncSourceWeigherClient:
         await self._http.aclose()
 
     async def weights(
-        self, sources: Sequence[DomainStatistics], target: DomainStatistics, **options: Value
+        self,
+        sources: Sequence[DomainStatistics],
+        target: DomainStatistics,
+        *,
+        quality: Mapping[str, float] | None = None,
+        **options: Value,
     ) -> SourceWeights:
         """Return the weights of `sources` that explain `target`, as `SourceWeigherClient.weights`.
 
         Raises:
             SourceWeigherError: When the service refuses or cannot be reached.
         """
-        return await self._send(weights_call(sources, target, options))
+        return await self._send(weights_call(sources, target, quality, options))
 
     async def weights_batch(
         self,
         sources: Sequence[DomainStatistics],
         targets: Sequence[DomainStatistics],
+        *,
+        quality: Mapping[str, float] | None = None,
         **options: Value,
     ) -> list[SourceWeights]:
         """Return the weights of `sources` for each of `targets`."""
-        return await self._send(batch_call(sources, targets, options))
+        return await self._send(batch_call(sources, targets, quality, options))
 
     async def class_weights(
         self,

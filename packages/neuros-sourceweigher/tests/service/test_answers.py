@@ -127,6 +127,20 @@ def test_class_weights_are_the_bits_of_the_library(app, ask, labelled):
     assert ask(app, "/v1/class-weights", json.dumps(plain).encode()).status == 200
 
 
+@pytest.mark.parametrize("path", ["/v1/weights", "/v1/weights/batch"])
+def test_the_quality_of_sources_counts_as_in_the_library(app, ask, path):
+    sources, target = make_sampled()
+    quality = {sources[0].name: 0.25}
+    local = SourceWeigher(ridge=0.5).fit(sources, target, quality=quality)
+    assert local.weights[0] < SourceWeigher(ridge=0.5).fit(sources, target).weights[0]
+    body = {"sources": [s.to_dict() for s in sources], "quality": quality}
+    body["options"] = {"ridge": 0.5}
+    one = path == "/v1/weights"
+    body |= {"target": target.to_dict()} if one else {"targets": [target.to_dict()]}
+    reply = ask(app, path, json.dumps(body).encode()).json
+    assert (reply if one else reply["results"][0])["weights"] == local.weights.tolist()
+
+
 def test_answers_may_have_another_format_than_the_body(app, ask):
     sources, target = make_sampled()
     local = SourceWeigher().fit(sources, target).to_json().encode()

@@ -209,6 +209,12 @@ def test_an_invalid_problem_is_named_by_its_place(app, ask, body, loc):
     assert MARK not in reply.body.decode()
 
 
+@pytest.mark.parametrize("quality", [{}, [1.0], {"a": True}, {"a": "1"}, {"other": 1.0}, {"a": 2}])
+def test_an_unfit_quality_is_refused(app, ask, quality):
+    body = {"sources": [DOMAIN], "target": DOMAIN, "quality": quality}
+    check_problem(ask(app, "/v1/weights", json.dumps(body).encode()), 422, "invalid")
+
+
 PARTED = DOMAIN | {"classes": {"x": DOMAIN}}
 
 

@@ -94,8 +94,8 @@ def _components(settings: ServiceSettings) -> Schema:
     domain, options = _ref("DomainStatistics"), _ref("Options")
     row = _NUMBERS | {"minItems": 1, "maxItems": settings.max_sources}
     rows = {"type": "array", "items": row, "minItems": 1, "maxItems": settings.max_sources}
-    prior = {"type": ["object", "null"], "minProperties": 1}
-    prior["additionalProperties"] = {"type": "number"}
+    shares = {"type": ["object", "null"], "minProperties": 1}
+    shares["additionalProperties"] = {"type": "number", "minimum": 0, "maximum": 1}
     fault = _object({"loc": {"type": "string"}, "msg": {"type": "string"}}, ("loc", "msg"))
     problem: Schema = {
         "type": {"type": "string", "format": "uri"},
@@ -124,18 +124,17 @@ def _components(settings: ServiceSettings) -> Schema:
     joint = {"type": "array", "items": _NUMBERS, "description": "(K, C)"}
     by_class = {"schema": {"const": 1}, "names": _TEXTS, "classes": _TEXTS, "joint": joint}
     results = {"results": {"type": "array", "items": _ref("SourceWeights")}}
-    ask = {"sources": domains, "target": domain}
+    ask, many = {"sources": domains, "target": domain}, {"sources": domains, "targets": domains}
+    more = {"options": options, "quality": shares | {"description": "fit share of each source"}}
     return {
         "DomainStatistics": _domain(settings, classes=True),
         "ClassStatistics": _domain(settings, classes=False),
         "Options": _method_options(),
         "ClassOptions": _options(CLASS_TABLE, {"type": "string"}),
-        "WeightsRequest": _object(ask | {"options": options}, ask),
-        "BatchRequest": _object(
-            {"sources": domains, "targets": domains, "options": options}, ("sources", "targets")
-        ),
+        "WeightsRequest": _object(ask | more, ask),
+        "BatchRequest": _object(many | more, many),
         "ClassWeightsRequest": _object(
-            ask | {"options": _ref("ClassOptions"), "target_priors": prior}, ask
+            ask | {"options": _ref("ClassOptions"), "target_priors": shares}, ask
         ),
         "ProjectRequest": _object(
             {

@@ -64,6 +64,10 @@ class ServiceSettings(BaseSettings):
     drain_s: NonNegativeFloat = Field(default=0.0, le=3600)
     log_json: bool = True
 
+    # The inherited constructor takes the instance under a name without an annotation.
+    def __init__(self, **values: Any) -> None:
+        super().__init__(**values)
+
     def secret(self) -> bytes | None:
         """Return the token that callers have to send, or None when everybody may call.
 

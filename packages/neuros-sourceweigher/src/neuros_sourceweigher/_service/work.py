@@ -114,7 +114,7 @@ def read_task(read: Read, request: Request, settings: ServiceSettings) -> Task:
 
 def read_weights(reader: Reader) -> Task:
     """Read the body of POST /v1/weights."""
-    given = reader.body(required=("sources", "target"), optional=("options",))
+    given = reader.body(required=("sources", "target"), optional=("options", "quality"))
     sources = reader.domains(given["sources"], "sources")
     target = reader.domain(given["target"], "target")
     reader.same_space(sources, target)
@@ -123,12 +123,18 @@ def read_weights(reader: Reader) -> Task:
     weigher = _build(METHODS[method], options)
     seconds = _estimate(sources, p, options, TABLES[method])
     K, d = len(sources), target.d
-    return Task(method, K, d, seconds, lambda: weigher.fit(sources, target), _write_weights)
+    quality = _read_shares(reader, given, "quality")
+
+    def solve() -> SourceWeights:
+        found: SourceWeights = weigher.fit(sources, target, quality=quality)
+        return found
+
+    return Task(method, K, d, seconds, solve, _write_weights)
 
 
 def read_batch(reader: Reader) -> Task:
     """Read the body of POST /v1/weights/batch."""
-    given = reader.body(required=("sources", "targets"), optional=("options",))
+    given = reader.body(required=("sources", "targets"), optional=("options", "quality"))
     sources = reader.domains(given["sources"], "sources")
     targets = reader.domains(given["targets"], "targets")
     reader.same_space(sources, targets[0])
@@ -141,10 +147,11 @@ def read_batch(reader: Reader) -> Task:
     weigher = _build(METHODS[method], options)
     seconds = _estimate(sources, p, options, TABLES[method]) * len(targets)
     K, d = len(sources), targets[0].d
+    quality = _read_shares(reader, given, "quality")
 
     def solve() -> list[SourceWeights]:
         # One by one: the same bits as a local fit, which a joint factorisation would not give.
-        return [weigher.fit(sources, target) for target in targets]
+        return [weigher.fit(sources, target, quality=quality) for target in targets]
 
     return Task(method, K, d, seconds, solve, _write_batch)
 
@@ -163,7 +170,7 @@ def read_class_weights(reader: Reader) -> Task:
     tables = {CLASS_NAME: CLASS_TABLE}
     _, options = reader.options(given.get("options", {}), tables, CLASS_NAME)
     weigher = _build(CLASS_METHOD, options)
-    priors = _read_priors(reader, given.get("target_priors"))
+    priors = _read_shares(reader, given, "target_priors")
     atoms = [part for source in sources for part in source.classes.values()]
     return Task(
         CLASS_NAME,
@@ -175,15 +182,16 @@ def read_class_weights(reader: Reader) -> Task:
     )
 
 
-def _read_priors(reader: Reader, node: Any) -> dict[str, float] | None:
+def _read_shares(reader: Reader, given: Mapping[str, Any], name: str) -> dict[str, float] | None:
+    """Return an optional map from names to numbers; the library checks names and range."""
+    node = given.get(name)
     if node is None:
         return None
     if not isinstance(node, dict) or not node:
-        reader.faults.append(("target_priors", "needs an object of at least one number"))
+        reader.faults.append((name, "needs an object of at least one number"))
         reader.refuse()
     return {
-        label: reader.number(value, f"target_priors/{i}")
-        for i, (label, value) in enumerate(node.items())
+        label: reader.number(value, f"{name}/{i}") for i, (label, value) in enumerate(node.items())
     }
 
 
