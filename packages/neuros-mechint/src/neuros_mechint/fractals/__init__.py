@@ -1,6 +1,27 @@
 """Fractal structure of signals and activations: estimators and training objectives."""
 
-from neuros_mechint.fractals.metrics import HiguchiFractalDimension, SpectralFit, SpectralSlope
+from neuros_mechint.fractals.metrics import (
+    DetrendedFluctuationAnalysis,
+    DFAResult,
+    HiguchiFractalDimension,
+    SpectralFit,
+    SpectralSlope,
+)
 from neuros_mechint.fractals.regularizers import SpectralPrior
+from neuros_mechint.fractals.stimuli import (
+    ColoredNoise,
+    FractionalBrownianMotion,
+    MultiplicativeCascade,
+)
 
-__all__ = ["HiguchiFractalDimension", "SpectralFit", "SpectralPrior", "SpectralSlope"]
+__all__ = [
+    "ColoredNoise",
+    "DFAResult",
+    "DetrendedFluctuationAnalysis",
+    "FractionalBrownianMotion",
+    "HiguchiFractalDimension",
+    "MultiplicativeCascade",
+    "SpectralFit",
+    "SpectralPrior",
+    "SpectralSlope",
+]

@@ -1,6 +1,13 @@
 """Estimators of fractal dimension and spectral slope, batched and differentiable."""
 
+from neuros_mechint.fractals._dfa import DetrendedFluctuationAnalysis, DFAResult
 from neuros_mechint.fractals._higuchi import HiguchiFractalDimension
 from neuros_mechint.fractals._spectral import SpectralFit, SpectralSlope
 
-__all__ = ["HiguchiFractalDimension", "SpectralFit", "SpectralSlope"]
+__all__ = [
+    "DFAResult",
+    "DetrendedFluctuationAnalysis",
+    "HiguchiFractalDimension",
+    "SpectralFit",
+    "SpectralSlope",
+]
