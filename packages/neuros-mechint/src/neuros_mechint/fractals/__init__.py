@@ -4,6 +4,7 @@ from neuros_mechint.fractals.metrics import (
     DetrendedFluctuationAnalysis,
     DFAResult,
     HiguchiFractalDimension,
+    HurstExponent,
     SpectralFit,
     SpectralSlope,
 )
@@ -20,6 +21,7 @@ __all__ = [
     "DetrendedFluctuationAnalysis",
     "FractionalBrownianMotion",
     "HiguchiFractalDimension",
+    "HurstExponent",
     "MultiplicativeCascade",
     "SpectralFit",
     "SpectralPrior",

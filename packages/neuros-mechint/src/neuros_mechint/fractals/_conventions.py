@@ -13,6 +13,7 @@ from torch import Tensor
 __all__ = [
     "ArrayT",
     "Signals",
+    "centred",
     "deliver",
     "map_rows",
     "read_signals",
@@ -204,6 +205,26 @@ def _row_blocks(view: Tensor, block_samples: int) -> Iterator[Tensor]:
     slabs = per_block // per_slab
     for start in range(0, view.shape[0], slabs):
         yield view[start : start + slabs].reshape(-1, length)
+
+
+def centred(rows: Float[Tensor, "batch time"]) -> Float[Tensor, "batch time"]:
+    """Take the mean away, in double precision; a constant row becomes exactly zero.
+
+    Args:
+        rows: signals.
+
+    Returns:
+        Deviations in float64.
+
+    Examples:
+        >>> centred(torch.full((1, 3), 0.1)).tolist()
+        [[0.0, 0.0, 0.0]]
+    """
+    x = rows.double()
+    deviation = x - x.mean(-1, keepdim=True)
+    # Rounding of the mean leaves a constant row deviations of a few last digits.
+    noise = x.abs().amax(-1, keepdim=True) * (4 * torch.finfo(rows.dtype).eps)
+    return torch.where((deviation.abs() <= noise).all(-1, keepdim=True), 0.0, deviation)
 
 
 def warn_degenerate(degenerate: Bool[Tensor, "*batch"], reason: str) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 from neuros_mechint.fractals._conventions import (
     ArrayT,
     Signals,
+    centred,
     deliver,
     map_rows,
     read_signals,
@@ -225,12 +226,7 @@ class DetrendedFluctuationAnalysis:
         self, rows: Float[Tensor, "batch time"], sizes: tuple[int, ...]
     ) -> Float[Tensor, "batch scale"]:
         # In double precision: the energy of a window is a small difference of large sums.
-        x = rows.double()
-        centred = x - x.mean(-1, keepdim=True)
-        # Rounding of the mean leaves a constant signal a profile that is not zero.
-        noise = x.abs().amax(-1, keepdim=True) * (4 * torch.finfo(rows.dtype).eps)
-        centred = torch.where((centred.abs() <= noise).all(-1, keepdim=True), 0.0, centred)
-        profile = centred.cumsum(-1)
+        profile = centred(rows).cumsum(-1)
         energy = torch.nn.functional.pad(profile.square().cumsum(-1), (1, 0))
         parts = [self._mean_square(profile, energy, n) for n in sizes]
         return torch.stack(parts, dim=-1)
@@ -279,8 +275,8 @@ def slope_weights(sizes: tuple[int, ...]) -> Float[Tensor, " scale"]:
         3.0
     """
     log_n = torch.tensor(sizes, dtype=torch.float64).log()
-    centred = log_n - log_n.mean()
-    return centred / centred.square().sum()
+    offsets = log_n - log_n.mean()
+    return offsets / offsets.square().sum()
 
 
 def _spaced(smallest: int, largest: int, count: int) -> tuple[int, ...]:

@@ -2,12 +2,14 @@
 
 from neuros_mechint.fractals._dfa import DetrendedFluctuationAnalysis, DFAResult
 from neuros_mechint.fractals._higuchi import HiguchiFractalDimension
+from neuros_mechint.fractals._hurst import HurstExponent
 from neuros_mechint.fractals._spectral import SpectralFit, SpectralSlope
 
 __all__ = [
     "DFAResult",
     "DetrendedFluctuationAnalysis",
     "HiguchiFractalDimension",
+    "HurstExponent",
     "SpectralFit",
     "SpectralSlope",
 ]

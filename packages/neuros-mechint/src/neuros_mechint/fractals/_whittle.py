@@ -1,0 +1,238 @@
+r"""Whittle estimates of one exponent: a family of spectra $f_H$ whose scale is free.
+
+The objective $Q(H) = \ln \sum_j p_j I_j / f_H(j) + \sum_j p_j \ln f_H(j)$ depends on $H$ through
+$\ln f_H(j)$ alone. Its Chebyshev series in $\ln H$ turns each evaluation of a whole batch, with
+two derivatives, into products of small matrices. (In $H$ itself there is a singularity at about
+$-1 / 2n$ for n samples, where aliased and plain power cancel.)
+"""
+
+import math
+from collections.abc import Callable
+from functools import lru_cache
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+__all__ = ["Family", "Objective", "expand", "maximise", "noise_family", "objective"]
+
+# H is kept off the ends of (0, 1), where noise has no proper law.
+_LOW, _HIGH = 0.001, 0.999
+_DEGREE = 32
+_GRID = 41
+_CENTRE, _REACH = (math.log(_HIGH) + math.log(_LOW)) / 2, (math.log(_HIGH) - math.log(_LOW)) / 2
+_MAX_STEPS = 60
+_TERMS = 12
+
+
+class Family(NamedTuple):
+    r"""Spectra $f_H$ at fixed frequencies or octaves, up to a factor.
+
+    Attributes:
+        series: Chebyshev coefficients of $\ln f_H$ over $\ln H$, one row per degree.
+        weights: $p_j$, of sum 1.
+        grid: values of H at which every batch is looked at first.
+        grid_log: $\ln f_H$ there.
+    """
+
+    series: Float[Tensor, "degree freq"]
+    weights: Float[Tensor, " freq"]
+    grid: Float[Tensor, " grid"]
+    grid_log: Float[Tensor, "grid freq"]
+
+
+class Objective(NamedTuple):
+    """Q with two derivatives, and the spread of d ln f / dH over the frequencies.
+
+    Attributes:
+        value: Q.
+        slope: its first derivative.
+        curvature: its second derivative.
+        information: weighted variance of the derivative of ln f, the expected curvature.
+    """
+
+    value: Float[Tensor, " batch"]
+    slope: Float[Tensor, " batch"]
+    curvature: Float[Tensor, " batch"]
+    information: Float[Tensor, " batch"]
+
+
+def expand(
+    log_spectrum: Callable[[Float[Tensor, " exponent"]], Float[Tensor, "exponent freq"]],
+    weights: Float[Tensor, " freq"],
+) -> Family:
+    """Make a family from a function that evaluates it.
+
+    Args:
+        log_spectrum: ln f for exponents in (0, 1), float64, smooth in their logarithm.
+        weights: of the frequencies, positive.
+
+    Returns:
+        The family.
+
+    Examples:
+        >>> ln_f = torch.arange(3.0, dtype=torch.float64)
+        >>> family = expand(lambda H: H[:, None] * ln_f, torch.ones(3, dtype=torch.float64))
+        >>> family.weights.tolist() == [1 / 3] * 3
+        True
+    """
+    nodes = torch.arange(_DEGREE + 1, dtype=torch.float64)
+    angle = math.pi * (nodes + 0.5) / (_DEGREE + 1)
+    values = log_spectrum((_CENTRE + _REACH * angle.cos()).exp())
+    series = torch.cos(nodes[:, None] * angle) @ values * (2 / (_DEGREE + 1))
+    series[0] /= 2
+    grid = torch.linspace(_LOW, _HIGH, _GRID, dtype=torch.float64)
+    return Family(series, weights / weights.sum(), grid, _chebyshev(grid)[0] @ series)
+
+
+def _chebyshev(H: Float[Tensor, " batch"]) -> tuple[Tensor, Tensor, Tensor]:
+    """Chebyshev polynomials at ln H with two derivatives by H, each (batch, degree)."""
+    x = (H.log() - _CENTRE) / _REACH
+    value = [torch.ones_like(x), x]
+    first = [torch.zeros_like(x), torch.ones_like(x)]
+    second = [torch.zeros_like(x), torch.zeros_like(x)]
+    for _ in range(_DEGREE - 1):
+        second.append(2 * x * second[-1] + 4 * first[-1] - second[-2])
+        first.append(2 * x * first[-1] + 2 * value[-1] - first[-2])
+        value.append(2 * x * value[-1] - value[-2])
+    by_log = torch.stack(first, -1) / _REACH
+    twice = torch.stack(second, -1) / _REACH**2
+    H = H[:, None]
+    return torch.stack(value, -1), by_log / H, (twice - by_log) / H.square()
+
+
+def objective(
+    power: Float[Tensor, "batch freq"], family: Family, H: Float[Tensor, " batch"]
+) -> Objective:
+    """Evaluate Q for each item at its exponent.
+
+    Args:
+        power: periodogram, float64, positive somewhere.
+        family: of spectra.
+        H: exponents.
+
+    Returns:
+        Q, its derivatives, and the information.
+
+    Examples:
+        >>> ln_f = torch.arange(3.0, dtype=torch.float64)
+        >>> family = expand(lambda H: H[:, None] * ln_f, torch.ones(3, dtype=torch.float64))
+        >>> exact = (0.4 * ln_f).exp()[None]
+        >>> abs(objective(exact, family, torch.tensor([0.4]).double()).slope.item()) < 1e-6
+        True
+    """
+    p = family.weights
+    log_f, first, second = (part @ family.series for part in _chebyshev(H))
+    # Relative to its largest term, so that no spectrum overflows.
+    shift = log_f.amin(-1, keepdim=True)
+    w = power * torch.exp(shift - log_f) * p
+    total = w.sum(-1)
+    mean_first = (w * first).sum(-1) / total
+    mean_square = (w * first.square()).sum(-1) / total
+    expected = (first * p).sum(-1)
+    return Objective(
+        total.log() - shift.squeeze(-1) + (log_f * p).sum(-1),
+        expected - mean_first,
+        mean_square - mean_first.square() + ((second * p).sum(-1) - (w * second).sum(-1) / total),
+        (first.square() * p).sum(-1) - expected.square(),
+    )
+
+
+def maximise(power: Float[Tensor, "batch freq"], family: Family) -> Float[Tensor, " batch"]:
+    """Find the exponent of each item that minimises Q, with the gradient of that minimum.
+
+    Newton's method from the best point of a grid, on which all items are evaluated by one matrix
+    product. One differentiable step from the detached minimum then gives the gradient of the
+    implicit function theorem; at an end of (0, 1) there is none.
+
+    Args:
+        power: periodogram, float64, positive somewhere.
+        family: of spectra.
+
+    Returns:
+        H in [0.001, 0.999].
+
+    Examples:
+        >>> ln_f = torch.arange(3.0, dtype=torch.float64)
+        >>> family = expand(lambda H: H[:, None] * ln_f, torch.ones(3, dtype=torch.float64))
+        >>> round(maximise((0.4 * ln_f).exp()[None], family).item(), 9)
+        0.4
+    """
+    with torch.no_grad():
+        lowest = family.grid_log.amin(-1)
+        inverse = torch.exp(lowest[:, None] - family.grid_log) * family.weights
+        coarse = (power @ inverse.T).log() - lowest + family.grid_log @ family.weights
+        best = coarse.argmin(-1)
+        H = family.grid[best]
+        low, high = (
+            family.grid[(best - 1).clamp(min=0)],
+            family.grid[(best + 1).clamp(max=_GRID - 1)],
+        )
+        for _ in range(_MAX_STEPS):
+            found = objective(power, family, H)
+            # The minimum stays bracketed; a step out of the bracket becomes its middle.
+            low = torch.where(found.slope < 0, H, low)
+            high = torch.where(found.slope < 0, high, H)
+            newton = H - found.slope / found.curvature
+            inside = (found.curvature > 0) & (newton >= low) & (newton <= high)
+            following = torch.where(inside, newton, (low + high) / 2)
+            settled = (following - H).abs() <= 1e-9
+            H = following
+            if bool(settled.all()):
+                break
+    found = objective(power, family, H)
+    interior = (H > _LOW + 1e-9) & (H < _HIGH - 1e-9)
+    step = found.slope / found.curvature.detach()
+    return torch.where(interior, H - torch.where(interior, step, 0.0), H)
+
+
+@lru_cache(maxsize=16)
+def noise_family(n: int) -> Family:
+    r"""Spectra of fractional Gaussian noise at the Fourier frequencies of `n` samples.
+
+    $$f_H(\omega) \propto (1 - \cos\omega) \sum_j |\omega + 2\pi j|^{-2H - 1}$$
+
+    with the aliased terms beyond a few summed by the Euler-Maclaurin formula.
+
+    Args:
+        n: samples of a signal.
+
+    Returns:
+        The family over frequencies 1 to (n - 1) // 2.
+
+    Examples:
+        >>> family = noise_family(64)
+        >>> white = torch.ones(1, 31, dtype=torch.float64)
+        >>> round(maximise(white, family).item(), 9)
+        0.5
+    """
+    count = (n - 1) // 2
+    omega = 2 * math.pi / n * torch.arange(1, count + 1, dtype=torch.float64)
+    return expand(lambda H: _log_density(omega, H), torch.ones(count, dtype=torch.float64))
+
+
+def _log_density(
+    omega: Float[Tensor, " freq"], H: Float[Tensor, " exponent"]
+) -> Float[Tensor, "exponent freq"]:
+    s = 2 * H[:, None] + 1
+    total = torch.pow(omega, -s)
+    for j in range(1, _TERMS):
+        total = (
+            total + torch.pow(2 * math.pi * j + omega, -s) + torch.pow(2 * math.pi * j - omega, -s)
+        )
+    for side in (omega, -omega):
+        total = total + _tail(2 * math.pi * _TERMS + side, s)
+    # H times the sum is analytic at H = 0, where the sum itself has a pole.
+    return torch.log(2 * torch.sin(omega / 2).square() * total * H[:, None])
+
+
+def _tail(a: Float[Tensor, " freq"], s: Float[Tensor, "exponent 1"]) -> Tensor:
+    """Sum of (a + 2 pi j)^-s over j >= 0 (Euler-Maclaurin to the fifth derivative)."""
+    step = 2 * math.pi
+    g = torch.pow(a, -s)
+    integral = g * a / (s - 1) / step
+    first = -s * g / a * step
+    third = first * (s + 1) * (s + 2) / a**2 * step**2
+    fifth = third * (s + 3) * (s + 4) / a**2 * step**2
+    return integral + g / 2 - first / 12 + third / 720 - fifth / 30240
