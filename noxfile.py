@@ -130,7 +130,7 @@ def oracle(session: nox.Session, peer: str) -> None:
     install_wheels(session, PACKAGES, *CONSTRAINTS, *group("test", f"peers-{peer}"), extras=True)
     if peer == "shared":
         session.env.update(MAMBA_FORCE_BUILD="TRUE", MAMBA_SKIP_CUDA_BUILD="TRUE")
-        session.install("--no-build-isolation", "--no-deps", *group("mamba"))
+        session.install("--no-build-isolation", "--no-deps", *group("no-deps"))
     pytest = ["pytest", "-c", "pyproject.toml", "-s", "-m", "oracle", "packages", "-k"]
     session.run(*pytest, peer.removeprefix("shared"))
 

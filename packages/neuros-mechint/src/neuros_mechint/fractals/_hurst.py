@@ -26,7 +26,14 @@ from neuros_mechint.fractals._octaves import (
     octave_family,
 )
 from neuros_mechint.fractals._rescaled_range import block_sizes, expected_range, rescaled_ranges
-from neuros_mechint.fractals._whittle import Family, expand, maximise, noise_family, objective
+from neuros_mechint.fractals._whittle import (
+    Family,
+    expand,
+    information,
+    maximise,
+    noise_family,
+    objective,
+)
 
 __all__ = ["HurstExponent"]
 
@@ -131,7 +138,7 @@ class HurstExponent:
             torch.Size([3])
         """
         signals = self._read(x, dim)
-        H, _, usable = self._estimate(signals)
+        H, usable = self._estimate(signals)
         warn_degenerate(~usable, "are constant")
         result: ArrayT = deliver(signals, torch.where(usable, H, math.nan).to(signals.dtype))
         return result
@@ -167,7 +174,8 @@ class HurstExponent:
         if not 0 < level < 1:
             raise ValueError(f"level must lie strictly between 0 and 1, got {level}")
         signals = self._read(x, dim)
-        H, error, usable = self._estimate(signals)
+        H, usable = self._estimate(signals)
+        error = self._error(H, signals.length - (self.kind == "path"))
         warn_degenerate(~usable, "are constant")
         reach = error * torch.special.ndtri(torch.tensor((1 + level) / 2, dtype=torch.float64))
         ends = [
@@ -181,50 +189,37 @@ class HurstExponent:
         require_length(signals, shortest, f"which method {self.method!r} works from")
         return signals
 
-    def _estimate(self, signals: Signals) -> tuple[Tensor, Tensor, Tensor]:
-        """H, its standard error and whether there is one, each of the batch's shape."""
-        H, error, usable, is_path = map_rows(signals, self._of_rows, block_samples=_BLOCK_SAMPLES)
+    def _estimate(self, signals: Signals) -> tuple[Tensor, Tensor]:
+        """H and whether there is one, both of the batch's shape."""
+        H, usable, is_path = map_rows(signals, self._of_rows, block_samples=_BLOCK_SAMPLES)
         words = ["path" if path else "noise" for path in is_path.reshape(-1).tolist()]
         self.last_kind = words if self.kind == "auto" else self.kind
-        return H, error, usable
+        return H, usable
 
-    def _of_rows(self, rows: Float[Tensor, "batch time"]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _error(self, H: Tensor, n: int) -> Tensor:
+        """Standard error of estimates from n samples, by the Fisher information."""
+        if self.method == "whittle":
+            return information(noise_family(n), H.reshape(-1), (n - 1) / 2).rsqrt().view_as(H)
+        # The square of a normal coefficient has twice the relative variance of a periodogram.
+        count = sum(octave_counts(n)) / 2
+        return information(octave_family(n, 1), H.reshape(-1), count).rsqrt().view_as(H)
+
+    def _of_rows(self, rows: Float[Tensor, "batch time"]) -> tuple[Tensor, Tensor, Tensor]:
         if self.kind == "noise":
-            x = centred(rows)
-            return (*self._of_noise(x), torch.zeros(len(rows), dtype=torch.bool))
+            return (*self._of_noise(centred(rows)), torch.zeros(len(rows), dtype=torch.bool))
         steps = centred(rows.double().diff())
         if self.kind == "path":
             return (*self._of_noise(steps), torch.ones(len(rows), dtype=torch.bool))
         # Both are estimated, so that no gradient depends on the other items of the batch.
         x = centred(rows)
         is_path = _likelier_path(x.detach(), steps.detach())
-        noise = self._of_noise(x)
-        path = self._of_noise(steps)
-        chosen = tuple(torch.where(is_path, a, b) for a, b in zip(path, noise, strict=True))
-        return chosen[0], chosen[1], chosen[2], is_path
+        pairs = zip(self._of_noise(steps), self._of_noise(x), strict=True)
+        H, usable = (torch.where(is_path, path, noise) for path, noise in pairs)
+        return H, usable, is_path
 
-    def _of_noise(self, x: Float[Tensor, "batch time"]) -> tuple[Tensor, Tensor, Tensor]:
+    def _of_noise(self, x: Float[Tensor, "batch time"]) -> tuple[Tensor, Tensor]:
         unit, usable = _in_own_unit(x)
-        H, error = self._of_unit_noise(unit)
-        return H, error, usable
-
-    def _of_unit_noise(self, x: Float[Tensor, "batch time"]) -> tuple[Tensor, Tensor]:
-        n = x.shape[-1]
-        if self.method == "whittle":
-            return _whittle(_periodogram(x), noise_family(n), (n - 1) // 2)
-        if self.method == "wavelet":
-            counts = octave_counts(n)
-            # A polynomial has no energy at all beside the rounding of its own deviation.
-            energies = octave_energies(x).clamp(min=1e-30)
-            return _whittle(energies, octave_family(n, 1), sum(counts))
-        by_line = {
-            "local_whittle": _local_whittle,
-            "abry_veitch": _abry_veitch,
-            "rs": _rescaled_range,
-            "dfa": _fluctuations,
-        }
-        H = by_line[self.method](x)
-        return H, torch.full_like(H, math.nan)
+        return _ESTIMATORS[self.method](unit), usable
 
 
 def _in_own_unit(x: Float[Tensor, "batch time"]) -> tuple[Tensor, Tensor]:
@@ -242,15 +237,13 @@ def _periodogram(x: Float[Tensor, "batch time"]) -> Float[Tensor, "batch freq"]:
     return torch.view_as_real(spectrum).square().sum(-1)
 
 
-def _whittle(
-    power: Float[Tensor, "batch freq"], family: Family, count: int
-) -> tuple[Tensor, Tensor]:
-    family = Family(*(part.to(power.device) for part in family))
-    H = maximise(power, family)
-    # Fisher: each of the frequencies has one relative variance; wavelets are squares, with two.
-    share = 1.0 if len(family.weights) == count else 0.5
-    information = objective(power.detach(), family, H.detach()).information * count * share
-    return H, information.rsqrt()
+def _whittle(x: Float[Tensor, "batch time"]) -> Float[Tensor, " batch"]:
+    return maximise(_periodogram(x), noise_family(x.shape[-1]))
+
+
+def _wavelet(x: Float[Tensor, "batch time"]) -> Float[Tensor, " batch"]:
+    # A polynomial has no energy at all beside the rounding of its own deviation.
+    return maximise(octave_energies(x).clamp(min=1e-30), octave_family(x.shape[-1], 1))
 
 
 def _likelier_path(x: Float[Tensor, "batch time"], steps: Float[Tensor, "batch step"]) -> Tensor:
@@ -299,3 +292,13 @@ def _rescaled_range(x: Float[Tensor, "batch time"]) -> Float[Tensor, " batch"]:
 
 def _fluctuations(x: Float[Tensor, "batch time"]) -> Float[Tensor, " batch"]:
     return DetrendedFluctuationAnalysis().compute(x).alpha
+
+
+_ESTIMATORS = {
+    "whittle": _whittle,
+    "wavelet": _wavelet,
+    "abry_veitch": _abry_veitch,
+    "local_whittle": _local_whittle,
+    "dfa": _fluctuations,
+    "rs": _rescaled_range,
+}
