@@ -159,7 +159,7 @@ def information(
         >>> family = noise_family(4096)
         >>> error = information(family, torch.tensor([0.5]).double(), 2047.0).rsqrt()
         >>> round(error.item(), 4)
-        0.0095
+        0.0098
     """
     p, first = family.weights, _chebyshev(H)[1] @ family.series
     return count * ((first.square() * p).sum(-1) - (first * p).sum(-1).square())
