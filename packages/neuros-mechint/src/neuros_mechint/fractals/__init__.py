@@ -1,6 +1,8 @@
 """Fractal structure of signals and activations: estimators and training objectives."""
 
 from neuros_mechint.fractals.metrics import (
+    BoxCount,
+    BoxCountingDimension,
     DetrendedFluctuationAnalysis,
     DFAResult,
     HiguchiFractalDimension,
@@ -16,6 +18,8 @@ from neuros_mechint.fractals.stimuli import (
 )
 
 __all__ = [
+    "BoxCount",
+    "BoxCountingDimension",
     "ColoredNoise",
     "DFAResult",
     "DetrendedFluctuationAnalysis",
