@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -142,7 +142,7 @@ class BoxCountingDimension:
             shifts = [i * size / self.n_offsets for i in range(self.n_offsets)]
             # A point on the far edge belongs to the last box, not to one more.
             cells = [((x + shift) / size * (1 - 1e-12)).floor().long() for shift in shifts]
-            counts.append(min(len(torch.unique(c, dim=0)) for c in cells))
+            counts.append(min(_n_different(c) for c in cells))
         return _fit(torch.tensor(counts, dtype=torch.float64), sizes)
 
     def _sizes_for(self, side: int) -> tuple[int, ...]:
@@ -174,6 +174,14 @@ class BoxCountingDimension:
             count = boxes.flatten(1).sum(-1, dtype=torch.float64)
             least = count if least is None else torch.minimum(least, count)
         return occupied.new_zeros(len(occupied)).double() if least is None else least
+
+
+def _n_different(cells: Int[Tensor, "point axis"]) -> int:
+    """Number of different rows, without sorting rows: number the places axis by axis."""
+    label = torch.zeros(len(cells), dtype=torch.long)
+    for axis in cells.unbind(-1):
+        label = torch.unique(label * (int(axis.max()) + 1) + axis, return_inverse=True)[1]
+    return int(label.max()) + 1
 
 
 def _fit(counts: Float[Tensor, "*batch size"], sizes: tuple[float, ...]) -> BoxCount:
