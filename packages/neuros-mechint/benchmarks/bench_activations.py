@@ -1,10 +1,9 @@
-"""Cost of sites and edits beside a plain forward, hand-written hooks, nnsight, TransformerLens.
+"""Cost of sites and edits beside a plain forward and hand-written hooks.
 
 One thread; both sides interleaved; the shortest of the rounds counts, which is the least disturbed.
 """
 
 import copy
-import importlib.metadata
 import platform
 import time
 import warnings
@@ -15,7 +14,6 @@ import torch
 from torch import nn
 
 from neuros_mechint.activations import Replace, intervene, run
-from neuros_mechint.interventions import ActivationPatcher, logit_difference
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -23,7 +21,6 @@ with warnings.catch_warnings():
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 TORCH = f"torch {torch.__version__}, {platform.machine()}"
-METRIC = logit_difference(3, 5)
 
 
 @pytest.fixture(autouse=True)
@@ -156,81 +153,3 @@ def test_one_replacement_costs_a_forward_and_a_copy(case: str) -> None:
 
     mine, plain = shortest(ours, peer)
     report(f"one Replace, {case}", f"forward and clone, {TORCH}", mine / plain, 1.10)
-
-
-def one_hook_loop(model: nn.Module, clean: torch.Tensor, corrupted: torch.Tensor) -> list[float]:
-    """Patch each position of each block with one hook and one forward each."""
-    blocks, values = model.transformer.h, []
-    kept = run(model, clean, capture=[f"transformer.h.{k}" for k in range(len(blocks))]).cache
-    for k, block in enumerate(blocks):
-        source = kept[f"transformer.h.{k}"]
-        for t in range(clean.shape[1]):
-
-            def patch(_module, _args, out, source=source, t=t):
-                out = out.clone()
-                out[:, t] = source[:, t]
-                return out
-
-            handle = block.register_forward_hook(patch)
-            values.append(METRIC(model(corrupted).logits).mean().item())
-            handle.remove()
-    return values
-
-
-SWEEPS = [(4, 128, 16, 7.0), (6, 256, 32, 3.2)]
-
-
-@pytest.mark.parametrize(("n_layers", "width", "n_time", "bar"), SWEEPS)
-def test_a_sweep_is_faster_than_a_loop_of_hooks(n_layers, width, n_time, bar) -> None:
-    model = gpt2(n_layers, width)
-    clean, corrupted = tokens(n_time), tokens(n_time, seed=1)
-    layers = [f"transformer.h.{k}" for k in range(n_layers)]
-    found = {}
-
-    def ours() -> None:
-        found["ours"] = ActivationPatcher(model).systematic_patching(
-            layers, clean, corrupted, METRIC, positions=range(n_time)
-        )
-
-    def loop() -> None:
-        found["loop"] = one_hook_loop(model, clean, corrupted)
-
-    mine, theirs = shortest(ours, loop, rounds=7, repeats=1)
-    assert found["ours"]["value"].tolist() == pytest.approx(found["loop"], abs=1e-6)
-    what = f"sweep over {n_layers} blocks x {n_time} positions, d={width}"
-    slow = "the reference forward and the control row weigh on a short sweep" if bar > 5 else ""
-    peer = f"one hook per forward, {TORCH}"
-    report(what, peer, theirs / mine, bar, at_least=True, missed=slow)
-
-
-def test_capturing_costs_less_than_a_trace_of_nnsight() -> None:
-    nnsight = pytest.importorskip("nnsight")
-    model, x = gpt2(), tokens(16)
-    names = CASES["GPT-2 4x128 T=16"][2]
-    traced = nnsight.NNsight(copy.deepcopy(model))
-
-    def peer() -> None:
-        with traced.trace(x):
-            for block in traced.transformer.h:
-                block.output.save()
-
-    mine, theirs = shortest(lambda: run(model, x, capture=names), peer, repeats=5)
-    version = importlib.metadata.version("nnsight")
-    report("capture of all blocks, GPT-2", f"nnsight {version}", mine / theirs, 0.9)
-
-
-def test_capturing_costs_less_than_run_with_cache_of_transformer_lens() -> None:
-    builder = pytest.importorskip("transformer_lens.model_bridge.sources._bridge_builder")
-    model, x = gpt2(), tokens(16)
-    names = CASES["GPT-2 4x128 T=16"][2]
-    bridge = builder.build_bridge_from_module(
-        copy.deepcopy(model), "GPT2LMHeadModel", hf_config=model.config
-    )
-    wanted = [f"blocks.{k}.hook_resid_post" for k in range(4)]
-
-    def peer() -> None:
-        bridge.run_with_cache(x, names_filter=lambda name: name in wanted)
-
-    mine, theirs = shortest(lambda: run(model, x, capture=names), peer, repeats=5)
-    version = importlib.metadata.version("transformer_lens")
-    report("capture of all blocks, GPT-2", f"transformer_lens {version}", mine / theirs, 0.6)

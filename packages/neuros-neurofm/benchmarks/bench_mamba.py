@@ -128,8 +128,8 @@ def test_step_of_a_stream(fastest: Any, report: Any) -> None:
     seconds = fastest({**sides, "peer": steps(peer.step, cache)}, at_least=15)
     name = f"mambapy {version('mambapy')}"
     for number, missed in (
-        (1, "0.5 to 0.7 from run to run: half of it is the call of some 35 small operations"),
-        (2, "0.65 to 0.85 from run to run: 45 small operations, and a state 4 x the peer's"),
+        (1, "half of a step is the call of some 35 small operations"),
+        (2, "45 small operations, and a state 4 x the peer's"),
     ):
         what = f"Mamba-{number} block, one step of a stream, batch 1"
         report(what, name, seconds[str(number)] / seconds["peer"], 0.6, missed=missed)

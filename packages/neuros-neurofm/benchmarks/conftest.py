@@ -7,6 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from neuros_neurofm import MultiModalNeuroFMX
+
+RATES = {"spike": 100.0, "lfp": 100.0, "ecog": 100.0}
 Side = Callable[[], object]
 
 
@@ -94,3 +97,27 @@ def side_of(request: pytest.FixtureRequest) -> Callable[[nn.Module, Tensor, Tens
     make.what = "forward + backward" if request.param else "inference"
     make.training = request.param
     return make
+
+
+def _small_model() -> MultiModalNeuroFMX:
+    torch.manual_seed(0)
+    return MultiModalNeuroFMX.from_size("small", modalities=tuple(RATES), sampling_rates=RATES)
+
+
+def _small_batch() -> dict[str, Tensor]:
+    shape = (8, 100, 100)
+    return {name: torch.randn(shape) for name in RATES} | {
+        "spike": torch.poisson(torch.ones(shape))
+    }
+
+
+@pytest.fixture
+def small_model() -> Callable[[], MultiModalNeuroFMX]:
+    """Make the model `small` for three modalities, always with the same parameters."""
+    return _small_model
+
+
+@pytest.fixture
+def small_batch() -> Callable[[], dict[str, Tensor]]:
+    """Make a batch of 8 windows of 100 bins and 100 channels in each of three modalities."""
+    return _small_batch

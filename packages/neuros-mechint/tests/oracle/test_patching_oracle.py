@@ -1,13 +1,18 @@
-"""Patching on HF GPT-2 with random weights, beside hand-written hooks, nnsight, TransformerLens."""
+"""Patching on HF GPT-2 with random weights, beside hand-written hooks."""
 
-import copy
 import warnings
 
 import pytest
 import torch
 
 from neuros_mechint.activations import Replace, Site, intervene, run, run_batched, sites
-from neuros_mechint.interventions import ActivationPatcher, logit_difference
+from neuros_mechint.interventions import (
+    ActivationPatcher,
+    AttentionPatcher,
+    MLPPatcher,
+    ResidualStreamPatcher,
+    logit_difference,
+)
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -185,43 +190,73 @@ def test_batched_runs_equal_single_runs_at_every_module(gpt2, use_cache: bool) -
         torch.testing.assert_close(output.logits, expected, rtol=0, atol=1e-5)
 
 
-@torch.no_grad()
-def test_a_sweep_equals_a_loop_of_nnsight_traces(gpt2) -> None:
-    nnsight = pytest.importorskip("nnsight")
-    model, kept, values = nnsight.NNsight(gpt2), [], []
-    for k in range(N_LAYERS):
-        with model.trace(CLEAN):
-            kept.append(model.transformer.h[k].output.save())
-    for k in range(N_LAYERS):
-        for t in range(N_TIME):
-            with model.trace(CORRUPTED):
-                changed = model.transformer.h[k].output.clone()
-                changed[:, t] = kept[k][:, t]
-                model.transformer.h[k].output = changed
-                logits = model.output.logits.save()
-            values.append(METRIC(logits).mean().item())
-    assert our_sweep(gpt2) == pytest.approx(values, abs=1e-5)
+def llama() -> torch.nn.Module:
+    config = transformers.LlamaConfig(
+        num_hidden_layers=2, hidden_size=16, num_attention_heads=4, num_key_value_heads=2,
+        intermediate_size=24, vocab_size=60, bos_token_id=0, eos_token_id=0,
+    )  # fmt: skip
+    return transformers.LlamaForCausalLM(config)
 
 
-@torch.no_grad()
-def test_a_sweep_equals_that_of_transformer_lens(gpt2) -> None:
-    pytest.importorskip("transformer_lens")
-    builder = pytest.importorskip("transformer_lens.model_bridge.sources._bridge_builder")
-    # The bridge changes the model that it is built around.
-    model = builder.build_bridge_from_module(
-        copy.deepcopy(gpt2), "GPT2LMHeadModel", hf_config=gpt2.config
+def neox() -> torch.nn.Module:
+    config = transformers.GPTNeoXConfig(
+        num_hidden_layers=2, hidden_size=16, num_attention_heads=4, intermediate_size=24,
+        vocab_size=60, bos_token_id=0, eos_token_id=0,
+    )  # fmt: skip
+    return transformers.GPTNeoXForCausalLM(config)
+
+
+def mamba() -> torch.nn.Module:
+    config = transformers.MambaConfig(
+        num_hidden_layers=2, hidden_size=16, state_size=4, vocab_size=60, use_mambapy=False
     )
-    torch.testing.assert_close(model(CLEAN), gpt2(CLEAN).logits, rtol=0, atol=1e-5)
-    _, kept = model.run_with_cache(CLEAN)
-    values = []
-    for k in range(N_LAYERS):
-        name = f"blocks.{k}.hook_resid_post"
-        for t in range(N_TIME):
+    return transformers.MambaForCausalLM(config)
 
-            def patch(value, hook, name=name, t=t):
-                value[:, t] = kept[name][:, t]
-                return value
 
-            logits = model.run_with_hooks(CORRUPTED, fwd_hooks=[(name, patch)])
-            values.append(METRIC(logits).mean().item())
-    assert our_sweep(gpt2) == pytest.approx(values, abs=1e-5)
+ARCHITECTURES = {"llama": llama, "neox": neox, "mamba": mamba}
+
+
+@pytest.fixture(params=ARCHITECTURES)
+def architecture(request) -> torch.nn.Module:
+    torch.manual_seed(0)
+    model = ARCHITECTURES[request.param]().eval().double()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return model
+
+
+@torch.no_grad()
+def test_the_streams_of_other_architectures_are_found_by_structure(architecture) -> None:
+    table = ResidualStreamPatcher(architecture).systematic_patching(
+        None, CLEAN, CORRUPTED, METRIC, positions=range(N_TIME)
+    )
+    by_layer = table.groupby("layer", sort=False).recovery
+    # At the last block nothing but the last position reaches the metric.
+    assert by_layer.last().iloc[-1] == pytest.approx(1.0, abs=1e-6)
+    assert by_layer.apply(lambda part: part.iloc[:-1].abs().max()).iloc[-1] < 1e-6
+    whole = ResidualStreamPatcher(architecture).systematic_patching(None, CLEAN, CORRUPTED, METRIC)
+    assert whole.recovery.tolist() == pytest.approx([1.0, 1.0], abs=1e-6)
+
+
+@torch.no_grad()
+def test_the_heads_of_other_architectures_make_up_their_mixers(architecture) -> None:
+    n_heads = None if hasattr(architecture.config, "num_attention_heads") else 4
+    patcher = AttentionPatcher(architecture, n_heads=n_heads)
+    assert patcher.n_heads == 4
+    for layer in range(2):
+        heads = [patcher.head_site(layer, h) for h in range(4)]
+        by_heads = patcher.patch(CLEAN, CORRUPTED, heads).output.logits
+        whole = patcher.patch(CLEAN, CORRUPTED, layer).output.logits
+        torch.testing.assert_close(by_heads, whole, rtol=0, atol=1e-10)
+
+
+@torch.no_grad()
+def test_the_hidden_units_of_gpt2_make_up_its_mlps(gpt2) -> None:
+    patcher = MLPPatcher(gpt2)
+    for layer in range(N_LAYERS):
+        hidden = patcher.patch(CLEAN, CORRUPTED, f"transformer.h.{layer}.mlp.c_proj:in").output
+        whole = patcher.patch(CLEAN, CORRUPTED, layer).output
+        torch.testing.assert_close(hidden.logits, whole.logits, rtol=0, atol=1e-5)
+    table = patcher.systematic_patching([2], CLEAN, CORRUPTED, METRIC, neurons=[0, 127])
+    assert table.layer.unique().tolist() == ["transformer.h.2.mlp.c_proj:in"]

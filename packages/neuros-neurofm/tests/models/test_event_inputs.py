@@ -9,7 +9,6 @@ from torch import Tensor
 
 from neuros_neurofm.losses import MaskedModelingLoss, NeuralMasker
 from neuros_neurofm.models import MultiModalNeuroFMX
-from neuros_neurofm.streaming import StreamingSession
 from neuros_neurofm.tokenizers import SpikeEvents, SpikeTokenizer
 
 RATES = {"spike": 100.0, "lfp": 100.0}
@@ -215,10 +214,3 @@ def test_wrong_events_are_refused_in_words() -> None:
         model()({"spike": events, "lfp": field()[:2]})
     with pytest.raises(ValueError, match="spike_mode = 'events' needs 'spike'"):
         MultiModalNeuroFMX(32, 1, 8, 16, modalities=("lfp",), spike_mode="events")
-
-
-def test_a_stream_takes_counts_only() -> None:
-    with pytest.raises(ValueError, match="a stream takes samples"):
-        StreamingSession(model("counts", window=0.64)).push({"spike": spikes()})
-    with pytest.raises(ValueError, match="mode='counts'"):
-        StreamingSession(model(window=0.64)).push({"spike": torch.ones(1, 4, UNITS)})

@@ -6,6 +6,21 @@ import torch
 from neuros_neurofm.models import ContrastiveHead, DecoderHead, EncoderHead, ForecastHead
 
 
+def test_encoder_reads_every_sample_with_the_units_of_its_step() -> None:
+    torch.manual_seed(0)
+    head, latents, units = EncoderHead(8, 4), torch.randn(2, 3, 8), torch.randn(2, 5, 6, 4)
+    index, phase = torch.tensor([[0, 2, 1, 1, 0], [2, 2, 0, 1, 0]]), torch.rand(2, 5)
+    # In any order, several samples of one step and none of another.
+    known = torch.tensor([[4, 0, 0, 2, 0], [1, 4, 4, 4, 3]])
+    found = head(latents, units, index, phase, known)
+    for row in range(2):
+        for t in range(5):
+            one = slice(row, row + 1), slice(t, t + 1)
+            own = units[row : row + 1, known[row, t]].unsqueeze(1)
+            alone = head(latents[row : row + 1], own, index[one], phase[one])
+            torch.testing.assert_close(found[one], alone, atol=1e-6, rtol=1e-5)
+
+
 def test_encoder_of_a_channel_does_not_depend_on_the_other_channels() -> None:
     head, latents, units = EncoderHead(8, 4), torch.randn(2, 3, 8), torch.randn(1, 1, 5, 4)
     index, phase = torch.tensor([[0, 1, 2, 2]]), torch.rand(1, 4)

@@ -87,6 +87,64 @@ def test_a_row_without_a_modality_equals_a_call_without_it(missing: str) -> None
     torch.testing.assert_close(mixed.latents[:1], complete.latents, atol=1e-5, rtol=1e-5)
 
 
+def longer(missing: str) -> dict[str, Any]:
+    """Inputs of which the one that row 1 lacks lasts 3.2 s, 13 latents instead of 8."""
+    x: dict[str, Any] = data()
+    n = {name: round(3.2 * rate) for name, rate in RATES.items()}[missing]
+    x[missing] = x[missing].repeat(1, 3, 1)[:, :n]
+    return x
+
+
+@pytest.mark.parametrize("kind", ["rate", "times", "tokens"])
+@pytest.mark.parametrize("popt_window", [4, 10])
+def test_a_row_without_the_longest_modality_ends_where_it_would_alone(
+    kind: str, popt_window: int
+) -> None:
+    model, x = build(forecast_horizon=2, popt_window=popt_window), longer("ecog")
+    keep, times = torch.tensor([True, False, True]).view(3, 1, 1), {}
+    if kind == "times":
+        times = {"ecog": torch.arange(1, x["ecog"].shape[1] + 1) / 200.0}
+    masks = {"ecog": keep}
+    if kind == "tokens":
+        tokens = model.tokenizers["ecog"](x["ecog"])
+        x["ecog"], masks = tokens._replace(mask=tokens.mask & keep[..., 0]), {}
+    mixed = model(x, masks=masks, times=times)
+    alone = model({name: v[1:2] for name, v in x.items() if name != "ecog"})
+    assert (mixed.latents.shape[1], alone.latents.shape[1]) == (13, 8)
+    for name in ("latents", "decoder"):
+        torch.testing.assert_close(mixed[name][1:2, :8], alone[name], atol=1e-5, rtol=1e-5)
+    for name in ("pooled", "contrastive"):
+        torch.testing.assert_close(mixed[name][1:2], alone[name], atol=1e-5, rtol=1e-5)
+    for name, value in alone.encoder.items():
+        torch.testing.assert_close(mixed.encoder[name][1:2], value, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(mixed.forecast[name][1:2], alone.forecast[name])
+    if kind == "rate":
+        complete = model({name: v[:1] for name, v in x.items()})
+        for name in ("latents", "pooled"):
+            torch.testing.assert_close(mixed[name][:1], complete[name], atol=1e-5, rtol=1e-5)
+
+
+def test_without_a_window_the_longest_input_of_the_batch_sets_the_step_of_all_rows() -> None:
+    model, x = build(window=None), longer("ecog")
+    keep = torch.tensor([True, False, True]).view(3, 1, 1)
+    mixed = model(x, masks={"ecog": keep})
+    alone = model({name: v[1:2] for name, v in x.items() if name != "ecog"})
+    torch.testing.assert_close(mixed.times[-1], torch.tensor(3.2, dtype=torch.float64))
+    torch.testing.assert_close(alone.times[-1], torch.tensor(2.0, dtype=torch.float64))
+    # The same duration in words, and the row is that of a call without the modality.
+    same = build(window=3.2)({name: v[1:2] for name, v in x.items() if name != "ecog"})
+    torch.testing.assert_close(mixed.latents[1:2], same.latents, atol=1e-5, rtol=1e-5)
+
+
+def test_a_row_without_any_data_reads_the_whole_grid() -> None:
+    model, x = build(), longer("ecog")
+    masks = {name: torch.tensor([True, True, False]).view(3, 1, 1) for name in RATES}
+    out = model(x, masks=masks)
+    torch.testing.assert_close(
+        out.pooled, model.popt.aggregate(out.latents[:, -16:]), atol=1e-5, rtol=0
+    )
+
+
 def test_a_row_without_any_data_is_finite() -> None:
     masks = {name: torch.zeros(3, 1, 1, dtype=torch.bool) for name in RATES}
     out = build(forecast_horizon=2)(data(), masks=masks)

@@ -77,3 +77,14 @@ def test_wrong_shapes_are_refused(popt: PopT) -> None:
         PopT(16, 0)
     with pytest.raises(ValueError, match=r"width 16 must be a multiple of 2 \* n_heads = 10"):
         PopT(16, 1, n_heads=5)
+
+
+@pytest.mark.parametrize("depth", [1, 3])
+def test_tokens_that_were_read_before_give_the_class_vector_of_all(depth: int) -> None:
+    torch.manual_seed(0)
+    popt, x = PopT(16, depth, n_heads=2, with_coords=False).eval(), tokens()
+    mask = torch.tensor([[True] * 6, [False] * 2 + [True] * 4, [False] * 6])
+    one_by_one = [popt.first_read(x[:, i : i + 1]) for i in range(6)]
+    read = torch.cat([popt.first_read(None).expand(3, -1, -1), *one_by_one], 1)
+    expected = popt.aggregate(x, mask=mask)
+    torch.testing.assert_close(popt.aggregate_read(x, read, mask), expected, atol=1e-6, rtol=0)

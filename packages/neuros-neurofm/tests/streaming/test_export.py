@@ -65,7 +65,7 @@ def assert_close(a: Tensor, b: Tensor) -> None:
 
 @pytest.mark.slow  # a trace of the whole model by torch.export
 def test_encode_exports_with_masks_and_inferred_units() -> None:
-    modalities = ("spike", "calcium", "fmri")
+    modalities = ("spike", "fmri")
     model = build(modalities=modalities)
     first, second = (inputs(seed, 0.4, modalities) for seed in (0, 1))
     masks = {name: torch.ones_like(v, dtype=torch.bool) for name, v in first.items()}
@@ -75,10 +75,11 @@ def test_encode_exports_with_masks_and_inferred_units() -> None:
 
 
 @pytest.mark.slow  # a trace of the whole model by torch.export
-def test_encode_exports_with_known_units_and_without_causality() -> None:
-    model, ids = build("mamba", causal=False), {"spike": list("abcde")}
+@pytest.mark.parametrize("ssm", ["mamba", "fractional"])
+def test_encode_exports_with_known_units_and_without_causality(ssm: str) -> None:
+    model, ids = build(ssm, modalities=("spike",), causal=False), {"spike": list("abcde")}
     model.add_units("spike", list("abc"), generator=torch.Generator().manual_seed(0))
-    first, second = inputs(0, 0.4), inputs(1, 0.4)
+    first, second = (inputs(seed, 0.4, ("spike",)) for seed in (0, 1))
     program = torch.export.export(EncodeProgram(model, units=ids), (first,)).module()
     assert_close(program(second), model.encode(second, units=ids))
 
@@ -102,7 +103,8 @@ def flat(outputs: Any) -> dict[str, Tensor]:
     ("ssm", "modalities", "options"),
     [
         ("mamba2", ("spike", "eeg"), {"forecast_horizon": 2, "use_domain_adversarial": True}),
-        ("mamba", FEW, {"behavior_dim": 0}),
+        ("mamba", ("spike",), {"behavior_dim": 0}),
+        ("fractional", ("spike",), {}),
     ],
 )
 def test_a_step_exports_and_equals_the_session(
@@ -141,8 +143,6 @@ def test_programs_that_cannot_be_are_refused() -> None:
     model = build()
     with pytest.raises(ValueError, match=r"units names \['eeg'\], the modalities are"):
         EncodeProgram(model, units={"eeg": ["a"]})
-    with pytest.raises(ValueError, match="ssm='fractional' cannot be exported"):
-        EncodeProgram(build("fractional"))
     with pytest.raises(ValueError, match=r"causal=True and window=\.\.\. seconds"):
         StepProgram(build(causal=False), {"spike": 5})
     for channels in ({}, {"eeg": 2}):

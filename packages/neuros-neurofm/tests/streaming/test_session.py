@@ -14,7 +14,6 @@ from torch import Tensor
 from neuros_neurofm import MultiModalNeuroFMX
 from neuros_neurofm.models import NeuroFMXOutput
 from neuros_neurofm.streaming import StepOutput, StreamingSession
-from neuros_neurofm.tokenizers import SpikeEvents
 
 RATES = {"spike": 100.0, "lfp": 200.0, "calcium": 12.5}
 SECONDS, STEP = 0.64, 0.02
@@ -92,7 +91,7 @@ def in_pieces(x: dict[str, Tensor], draw: list[tuple[str, int]]) -> list[dict[st
 draws = st.lists(st.tuples(st.sampled_from(list(RATES)), st.integers(1, 40)), max_size=40)
 
 
-@settings(max_examples=12, derandomize=True, deadline=None)
+@settings(max_examples=6, derandomize=True, deadline=None)
 @given(draw=draws)
 def test_any_chunking_gives_the_outputs_of_the_whole_recording(
     model: MultiModalNeuroFMX, draw: list[tuple[str, int]]
@@ -112,10 +111,17 @@ def test_any_chunking_gives_the_outputs_of_the_whole_recording(
     }
 
 
-@pytest.mark.parametrize("ssm", ["mamba", "fractional"])
-def test_every_backbone_streams(ssm: str) -> None:
-    model, x = build(ssm), recording()
-    assert_equal(StreamingSession(model).push(x), offline(model, x))
+@pytest.mark.parametrize("ssm", ["mamba2", "mamba", "fractional"])
+def test_every_backbone_streams_and_differs_by_rounding_alone(ssm: str) -> None:
+    model = build(ssm).double()
+    x = {name: value.double() for name, value in recording().items()}
+    session, steps = StreamingSession(model), []
+    for chunk in in_pieces(x, [("spike", 7), ("lfp", 30), ("spike", 9), ("lfp", 3)]):
+        steps += session.push(chunk)
+    steps += session.finish()
+    out = offline(model, x)
+    assert_equal(steps, out, tolerance=1e-10)
+    torch.testing.assert_close(steps[-1].pooled, out.pooled, atol=1e-10, rtol=0)
 
 
 def test_summary_and_forecast_of_every_step_are_those_of_the_recording_up_to_it(
@@ -281,8 +287,9 @@ def test_a_rate_may_come_from_the_session() -> None:
         StreamingSession(model).push(two)
 
 
-@pytest.mark.parametrize("ssm", ["mamba2", "mamba", "fractional"])
-@pytest.mark.parametrize("k", [1, 37])
+@pytest.mark.parametrize(
+    ("ssm", "k"), [("mamba2", 1), ("mamba2", 37), ("mamba", 37), ("fractional", 37)]
+)
 def test_a_session_resumes_bit_for_bit_from_a_file_of_tensors(ssm: str, k: int) -> None:
     model, x = build(ssm), recording(1)
     first = {name: v[:, : round(k / 100 * RATES[name])] for name, v in x.items()}
@@ -316,7 +323,7 @@ def state_bytes(session: StreamingSession) -> int:
 
 
 @pytest.mark.slow  # thousands of steps of the model, one after the other
-@pytest.mark.parametrize(("ssm", "n_steps"), [("mamba2", 1_200), ("mamba", 400)])
+@pytest.mark.parametrize(("ssm", "n_steps"), [("mamba2", 600), ("mamba", 300)])
 def test_the_state_has_the_same_size_after_200_steps_and_after_many(ssm: str, n_steps: int) -> None:
     model = MultiModalNeuroFMX(
         8,
@@ -488,13 +495,3 @@ def test_the_state_of_another_model_is_refused(model: MultiModalNeuroFMX) -> Non
     del state["core.backbone.0.conv"]
     with pytest.raises(ValueError, match=r"core\.backbone\.0\.conv must have the shape .* None"):
         session.load_state_dict(state)
-
-
-def test_events_and_models_of_events_are_refused(model: MultiModalNeuroFMX) -> None:
-    spikes = torch.tensor([0.01]), torch.tensor([0]), torch.tensor([0])
-    events = SpikeEvents(*spikes, n_units=2, duration=0.1)
-    with pytest.raises(ValueError, match="spike: a stream takes samples"):
-        StreamingSession(model).push({"spike": events})
-    single = StreamingSession(build(spike_mode="events"))
-    with pytest.raises(ValueError, match="tokens of single spikes cannot be streamed"):
-        single.push({"spike": torch.ones(1, 3, 2)})

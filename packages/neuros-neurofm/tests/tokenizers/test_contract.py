@@ -58,8 +58,7 @@ def test_every_modality_has_a_tokenizer_under_its_name() -> None:
 
 
 @every
-@pytest.mark.parametrize("time", [1, 7, 30])
-@pytest.mark.parametrize("patch", [1, 3, 8])
+@pytest.mark.parametrize(("time", "patch"), [(1, 8), (7, 1), (7, 3), (24, 8)])
 def test_number_of_tokens_is_the_time_over_the_patch_rounded_up(
     name: str, time: int, patch: int
 ) -> None:
@@ -89,16 +88,16 @@ def test_permuting_channels_with_ids_and_coords_leaves_the_tokens_unchanged(name
 
 
 @every
-@pytest.mark.parametrize("value", [math.nan, math.inf, -1e30, 1e30, 0.0])
-def test_masked_channels_of_any_value_leave_the_tokens_unchanged(name: str, value: float) -> None:
+def test_masked_channels_of_any_value_leave_the_tokens_unchanged(name: str) -> None:
     tok, x = build(name, patch=4), signal(name)
-    wide = torch.cat([x, torch.full((2, 30, 3), value)], dim=-1)
-    mask = torch.tensor([True] * 4 + [False] * 3).view(1, 1, 7)
+    values = torch.tensor([math.nan, math.inf, -1e30, 1e30, 0.0])
+    wide = torch.cat([x, values.expand(2, 30, 5)], dim=-1)
+    mask = torch.tensor([True] * 4 + [False] * 5).view(1, 1, 9)
     assert_same(tok(x), tok(wide, mask=mask))
 
 
 @every
-@settings(max_examples=12, derandomize=True, deadline=None)
+@settings(max_examples=6, derandomize=True, deadline=None)
 @given(keep=st.integers(1, 29), value=st.sampled_from([math.nan, 7.0, -math.inf]))
 def test_masking_the_last_samples_equals_not_having_them(
     name: str, keep: int, value: float
@@ -147,7 +146,7 @@ def test_a_token_rests_on_samples_of_its_own_and_earlier_patches_only(
 
 
 @every
-@pytest.mark.parametrize("channels", [1, 2, 2_000])
+@pytest.mark.parametrize("channels", [1, 2_000])
 def test_any_number_of_channels_gives_finite_tokens(name: str, channels: int) -> None:
     values = build(name, patch=4)(signal(name, batch=1, time=8, channels=channels)).values
     assert values.shape == (1, 2, D)
@@ -175,13 +174,12 @@ def test_constant_channels_give_finite_tokens_and_gradients(name: str) -> None:
 
 
 @every
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64, torch.int32])
-def test_other_number_types_are_computed_in_the_type_of_the_weights(
-    name: str, dtype: torch.dtype
-) -> None:
+def test_other_number_types_are_computed_in_the_type_of_the_weights(name: str) -> None:
     x = signal(name).round().clamp(-50, 50)
     tok = build(name, patch=4)
-    assert_same(tok(x), tok(x.to(dtype)))
+    tokens = tok(x)
+    for dtype in (torch.float16, torch.bfloat16, torch.float64, torch.int32):
+        assert_same(tokens, tok(x.to(dtype)))
 
 
 @every

@@ -298,17 +298,28 @@ def test_what_no_spike_tells_must_be_given(mode: str) -> None:
         tok(spikes(), mask=torch.ones(3, 61, 5, dtype=torch.bool))
 
 
-def test_event_tokens_need_whole_counts_and_are_not_streamed() -> None:
+@few
+@given(cuts=st.lists(st.integers(1, 59), max_size=8, unique=True).map(sorted), known=st.booleans())
+def test_chunks_of_counts_give_the_event_tokens_of_the_whole(cuts: list[int], known: bool) -> None:
+    tok, counts = tokenizer(), by_hand(spikes())
+    ids = [f"u{i}" for i in range(UNITS)]
+    tok.units.extend(ids[: UNITS if known else 2], generator=torch.Generator().manual_seed(1))
+    whole, state, found = tok(counts, units=ids), tok.init_state(BATCH, UNITS), []
+    for start, stop in zip([0, *cuts], [*cuts, 60], strict=True):
+        tokens, state = tok.step(counts[:, start:stop], state, units=ids)
+        found.append(tokens)
+    for row in range(BATCH):
+        parts = [unpadded(tokens, row) for tokens in found]
+        joined = Tokens(*(torch.cat(part, 1) for part in zip(*parts, strict=True)))
+        assert_same(joined, unpadded(whole, row))
+
+
+def test_event_tokens_need_whole_counts() -> None:
     tok = tokenizer()
     with pytest.raises(ValueError, match="2 counts are no whole numbers; event tokens need"):
         tok(torch.tensor([0.5, 1.0, 2.5]).view(1, 3, 1))
     with pytest.raises(ValueError, match="spike counts must be >= 0"):
         tok(-torch.ones(1, 3, 1))
-    with pytest.raises(ValueError, match="tokens of single spikes cannot be streamed"):
-        tok.init_state(1, 5)
-    state = tokenizer("counts").init_state(1, 5)
-    with pytest.raises(ValueError, match="mode='counts'"):
-        tok.step(torch.ones(1, 3, 5), state)
     with pytest.raises(ValueError, match="counts are not standardised, nothing to calibrate"):
         tok.calibrate(torch.ones(1, 3, 1), units=["a"])
     with pytest.raises(ValueError, match="mode must be 'counts' or 'events', got 'rates'"):

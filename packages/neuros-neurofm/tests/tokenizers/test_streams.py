@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from neuros_neurofm import tokenizers
 from neuros_neurofm.tokenizers import Tokens
-from neuros_neurofm.tokenizers._channel_set import TokenizerState
+from neuros_neurofm.tokenizers._samples import TokenizerState
 
 D, RATE, LENGTH = 16, 40.0, 61
 NAMES = sorted(name for name in tokenizers.__all__ if name.endswith("Tokenizer"))
@@ -112,7 +112,7 @@ def test_the_state_does_not_grow(name: str) -> None:
     assert len(set(sizes)) == 1
 
 
-@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e4])
+@pytest.mark.parametrize("scale", [1e-6, 1e4])
 @pytest.mark.parametrize("name", SIGNALS)
 def test_an_offset_costs_a_stream_no_digits(name: str, scale: float) -> None:
     x = scale * (signal(name) + 100)
@@ -120,7 +120,7 @@ def test_an_offset_costs_a_stream_no_digits(name: str, scale: float) -> None:
 
 
 @every
-@pytest.mark.parametrize("n", [0, 1, 3, 4, 5, 170, 500, 5_000])
+@pytest.mark.parametrize("n", [0, 1, 4, 170, 5_000])
 def test_skipping_equals_masked_samples_of_any_number(name: str, n: int) -> None:
     tok, x = build(name, 4), signal(name, 60)
     mask = torch.ones(2, 60 + n, 1, dtype=torch.bool)

@@ -2,6 +2,12 @@
 
 from neuros_mechint.activations.batched import run_batched
 from neuros_mechint.activations.cache import ActivationCache
+from neuros_mechint.activations.callback import (
+    AnalysisContext,
+    MechIntCallback,
+    TrainingHooks,
+    register_analysis,
+)
 from neuros_mechint.activations.edit import (
     Add,
     BandStop,
@@ -21,10 +27,13 @@ from neuros_mechint.activations.edit import (
 )
 from neuros_mechint.activations.intervene import Run, intervene, run
 from neuros_mechint.activations.site import Site, SiteInfo, SiteLike, sites
+from neuros_mechint.activations.store import ActivationStore
 
 __all__ = [
     "ActivationCache",
+    "ActivationStore",
     "Add",
+    "AnalysisContext",
     "BandStop",
     "Compose",
     "Edit",
@@ -32,6 +41,7 @@ __all__ = [
     "Interpolate",
     "Leaf",
     "Mean",
+    "MechIntCallback",
     "Noise",
     "ProjectOut",
     "Replace",
@@ -42,8 +52,10 @@ __all__ = [
     "SiteInfo",
     "SiteLike",
     "Splice",
+    "TrainingHooks",
     "Zero",
     "intervene",
+    "register_analysis",
     "run",
     "run_batched",
     "sites",

@@ -1,5 +1,6 @@
 """One unedited forward: its output, the values at the places to edit, and what can be replayed."""
 
+import operator
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -107,14 +108,14 @@ def record(
     modules = [*model.modules()]
     reuse = reuse and not model.training
     reuse = reuse and not any(has_foreign_hooks(m) or is_compiled(m) for m in modules)
-    before = _attributes(modules) if reuse else {}
+    before = _Attributes(modules if reuse else ())
     recorder = _Recorder(places, replay=reuse)
-    watched = modules if reuse else dict.fromkeys(place.module for place in places)
+    watched = _around(model, places) if reuse else dict.fromkeys(p.module for p in places)
     with watch(watched, enter=recorder.enter, leave=recorder.leave):
         recorder.found.output = model(*arguments[0], **arguments[1])
     found = recorder.found
     repeats = any(len(calls) > 1 for calls in found.shapes.values())
-    if not reuse or repeats or snapshot.changed() or before != _attributes(modules):
+    if not reuse or repeats or snapshot.changed() or before.changed():
         return Reference(output=found.output, shapes=found.shapes)
     return found
 
@@ -238,9 +239,44 @@ def same_numbers(a: Tensor, b: Tensor) -> bool:
     return torch.allclose(a, b, rtol=slack, atol=slack * scale, equal_nan=True)
 
 
-def _attributes(modules: Iterable[nn.Module]) -> dict[nn.Module, dict[str, int]]:
-    """Identities of everything that hangs on the modules; a forward that keeps state changes it."""
-    return {module: {name: id(x) for name, x in vars(module).items()} for module in modules}
+def _around(model: nn.Module, places: Iterable[Place]) -> dict[nn.Module, None]:
+    """Modules with an edited place, all that hold one, and the children of those.
+
+    Where one of them ends before an edit it is replayed as a whole: what is deeper inside a module
+    without a place never has to be watched.
+    """
+    edited = {place.module for place in places}
+    chosen: dict[nn.Module, None] = {}
+
+    def walk(module: nn.Module) -> bool:
+        holds = [walk(child) for child in module.children()]
+        if not any(holds):
+            return module in edited
+        chosen.update(dict.fromkeys([module, *module.children()]))
+        return True
+
+    if walk(model):
+        chosen[model] = None
+    return chosen
+
+
+class _Attributes:
+    """Everything that hangs on the modules; a forward that keeps state changes it.
+
+    The objects are held, so that another one cannot come to lie where a lost one was.
+    """
+
+    def __init__(self, modules: Iterable[nn.Module]) -> None:
+        self._held = [(module, [*vars(module)], [*vars(module).values()]) for module in modules]
+
+    def changed(self) -> bool:
+        """Whether a module has another attribute, or another object in one."""
+        return any(
+            len(vars(module)) != len(names)
+            or not all(map(operator.is_, vars(module).values(), values))
+            or not all(map(operator.eq, vars(module), names))
+            for module, names, values in self._held
+        )
 
 
 def _copied(_path: Path, leaf: Any) -> Any:

@@ -1,7 +1,7 @@
 """Many edit sets in few forwards: each set gets its own rows of a batch."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,24 +85,32 @@ def stream_batched(
     *,
     batch_size: int,
     reuse_prefix: bool = True,
+    measure: Callable[[Any], Any] | None = None,
 ) -> Iterator[tuple[int, Any]]:
     """Yield `(k, output)` batch by batch, so that not all outputs are held at once.
+
+    With `measure`, yield `(k, measure(output))`. A measure that gives one number per row is called
+    once per batch instead of once per set, if sets of the first batch show that this is the same.
 
     Raises:
         ValueError: When `batch_size` is not positive.
     """
+    measure = measure or _whole
     if batch_size < 1:
         raise ValueError(f"batch_size needs at least 1 row, got {batch_size}")
     arguments = call_arguments(model, inputs)
-    sets = [_EditSet.prepare(model, k, edits) for k, edits in enumerate(edit_sets)]
+    places: dict[Any, Place] = {}
+    sets = [_EditSet.prepare(model, k, edits, places) for k, edits in enumerate(edit_sets)]
     per_batch = batch_size // max(1, count_rows(arguments)) - 1 if len(sets) > 1 else 1
     if per_batch < 2:
-        yield from (one.run_alone(model, arguments) for one in sets)
+        for one in sets:
+            k, output = one.run_alone(model, arguments)
+            yield k, measure(output)
         return
-    sweep = _Sweep(model, arguments, sets, reuse=reuse_prefix)
+    sweep = _Sweep(model, arguments, sets, reuse=reuse_prefix, measure=measure)
     for one in sets:
         if not one.found:
-            yield one.k, map_leaves(_plain_or_none, sweep.reference.output)
+            yield one.k, measure(map_leaves(_plain_or_none, sweep.reference.output))
     for batch in sweep.batches([one for one in sets if one.found], per_batch):
         yield from sweep.run(batch)
 
@@ -116,11 +124,16 @@ class _EditSet:
     found: list[tuple[Place, Site, Any]]
 
     @classmethod
-    def prepare(cls, model: nn.Module, k: int, edits: Mapping[SiteLike, Edit]) -> "_EditSet":
+    def prepare(
+        cls, model: nn.Module, k: int, edits: Mapping[SiteLike, Edit], places: dict[Any, Place]
+    ) -> "_EditSet":
         found = []
         for like, edit in edits.items():
             site = as_site(model, like)
-            found.append((Place.of(find_module(model, site), site), site, with_context(edit)))
+            side = (site.path, site.io, site.key)
+            if side not in places:
+                places[side] = Place.of(find_module(model, site), site)
+            found.append((places[side], site, with_context(edit)))
         return cls(k, edits, found)
 
     def run_alone(self, model: nn.Module, arguments: Arguments) -> tuple[int, Any]:
@@ -137,9 +150,18 @@ class _Sweep:
     """All edit sets on one model and input."""
 
     def __init__(
-        self, model: nn.Module, arguments: Arguments, sets: Sequence[_EditSet], *, reuse: bool
+        self,
+        model: nn.Module,
+        arguments: Arguments,
+        sets: Sequence[_EditSet],
+        *,
+        reuse: bool,
+        measure: Callable[[Any], Any],
     ) -> None:
         self.model, self.arguments = model, arguments
+        self.measure = measure
+        self.unedited: Any = None
+        self.by_rows: bool | None = False if measure is _whole else None
         self.n_rows = count_rows(arguments)
         places = dict.fromkeys(place for one in sets for place, _, _ in one.found)
         with preserved(model) as snapshot:
@@ -168,10 +190,55 @@ class _Sweep:
                 axes = self._axes(output, len(batch) + 1)
             except _NotStackableError:
                 continue
-            for row, one in _placed(batch):
-                yield one.k, map_leaves(_Rows(axes, row, len(batch) + 1), output)
+            yield from self._measured(batch, output, axes)
             return
-        yield from (one.run_alone(self.model, self.arguments) for one in batch)
+        for one in batch:
+            k, output = one.run_alone(self.model, self.arguments)
+            yield k, self.measure(output)
+
+    def _measured(
+        self, batch: Sequence[_EditSet], output: Any, axes: Mapping[Path, int | None]
+    ) -> Iterator[tuple[int, Any]]:
+        """Measure the sets of one batch, at once where the measure goes by rows."""
+        copies = len(batch) + 1
+        together = None if self.by_rows is False else self._by_rows(output, axes, copies)
+        single: dict[int, Any] = {}
+
+        def alone(row: int) -> Any:
+            if row not in single:
+                single[row] = self.measure(map_leaves(_Rows(axes, row, copies), output))
+            return single[row]
+
+        if self.by_rows is None and together is not None:
+            # Rows that see each other differ everywhere, so a few sets over the batch tell.
+            rows = [row for row, _ in _placed(batch)]
+            self.by_rows = all(
+                _equal(alone(row), together[row], together) for row in rows[:: -(-len(rows) // 4)]
+            )
+        if together is None or not self.by_rows:
+            self.by_rows = False
+            yield from ((one.k, alone(row)) for row, one in _placed(batch))
+            return
+        yield from ((one.k, together[row]) for row, one in _placed(batch))
+
+    def _by_rows(self, output: Any, axes: Mapping[Path, int | None], copies: int) -> Tensor | None:
+        """Measure all copies at once; None when that gives anything but one number per row."""
+        # Every member needs its rows first, or the measure of a part is not a part of the measure.
+        if any(axis != 0 for axis in axes.values()):
+            return None
+        # Labels of one copy do not fit the rows of many, and a measure may raise what it likes.
+        with suppress(Exception):
+            values = self.measure(map_leaves(_plain_or_none, output))
+            if isinstance(values, Tensor) and values.shape == (copies * self.n_rows,):
+                rows = values.reshape(copies, self.n_rows)
+                control = rows[(copies - 1) // 2]
+                return rows if same_numbers(control, self._measured_reference()) else None
+        return None
+
+    def _measured_reference(self) -> Any:
+        if self.unedited is None:
+            self.unedited = self.measure(map_leaves(_plain_or_none, self.reference.output))
+        return self.unedited
 
     def _moment(self, one: _EditSet) -> int:
         return self.reference.moment(place for place, _, _ in one.found)
@@ -296,6 +363,18 @@ class _Rows:
             return _plain_or_none(path, leaf)
         size = leaf.shape[axis] // self.copies
         return leaf.narrow(axis, self.row * size, size)
+
+
+def _equal(a: Tensor, b: Tensor, scale: Tensor) -> bool:
+    """Whether two measures of the same output differ by no more than the order of a sum."""
+    largest = float(scale.detach().abs().nan_to_num(0.0, 0.0, 0.0).max())
+    return a.shape == b.shape and torch.allclose(
+        a, b, rtol=1e-6, atol=1e-6 * largest, equal_nan=True
+    )
+
+
+def _whole(output: Any) -> Any:
+    return output
 
 
 def _plain_or_none(_path: Path, leaf: Any) -> Any:

@@ -76,8 +76,9 @@ def intervene(
         >>> cache["0"], cache["1"]
         (tensor([[-1., -1.]]), tensor([[0., 0.]]))
     """
-    captured: list[SiteLike] = []
-    captured += [capture] if isinstance(capture, (str, Site, nn.Module)) else capture
+    captured: list[SiteLike] = (
+        [capture] if isinstance(capture, (str, Site, nn.Module)) else [*capture]
+    )
     if stop and not captured:
         raise ValueError("stop=True needs at least one site in capture to stop at")
     return _Intervention(

@@ -110,6 +110,14 @@ def cross_entropy(labels: Tensor) -> Metric:
     return metric
 
 
+def measured(metric: Metric, output: Any) -> Tensor:
+    """Apply a metric and check that it returns a tensor."""
+    value: object = metric(output)
+    if not isinstance(value, Tensor):
+        raise TypeError(f"metric needs to return a tensor, got {type(value).__name__}")
+    return value
+
+
 def _logits(output: Any) -> Tensor:
     """Find the logits in an output: named so, or else its first tensor."""
     if isinstance(output, Tensor):

@@ -1,7 +1,8 @@
 """Activation patching: one run's activation in another run."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -16,18 +17,21 @@ from neuros_mechint.activations import (
     SiteLike,
     intervene,
 )
-from neuros_mechint.activations._container import first_tensor
 from neuros_mechint.activations._inputs import call_arguments
 from neuros_mechint.activations._state import preserved
 from neuros_mechint.activations.batched import stream_batched
 from neuros_mechint.activations.site import as_site
 from neuros_mechint.interventions._parts import Parts
-from neuros_mechint.interventions.metrics import Metric
+from neuros_mechint.interventions._tables import difference_table, metric_table, share
+from neuros_mechint.interventions.metrics import Metric, measured
 
 if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["ActivationPatcher", "PatchResult", "recovery"]
+
+Layer = SiteLike | int
+"""A site, or the number of one of the patcher's own sites."""
 
 
 class PatchResult(NamedTuple):
@@ -72,7 +76,7 @@ def recovery(clean: Tensor, corrupted: Tensor, patched: Tensor) -> float:
         Heimersheim, S. & Nanda, N. (2024). How to use and interpret activation patching.
         arXiv. doi:10.48550/arXiv.2404.15255
     """
-    return _share(_mean(clean), _mean(corrupted), _mean(patched))
+    return share(_mean(clean), _mean(corrupted), _mean(patched))
 
 
 class ActivationPatcher:
@@ -84,11 +88,14 @@ class ActivationPatcher:
 
     Args:
         model: Any module.
+        sites: Sites of the layers, in order. Where a layer is asked for, its number then does, and
+            None stands for all.
         n_heads: Number of equal parts of a site's last dimension, for sweeps over heads; use the
             input of the attention's output projection as the site.
         batch_size: Most rows in one forward of a sweep.
 
     Raises:
+        TypeError: When a site is neither a path, a Site nor a module.
         ValueError: When `n_heads` or `batch_size` is not positive.
 
     Examples:
@@ -103,25 +110,32 @@ class ActivationPatcher:
     """
 
     def __init__(
-        self, model: nn.Module, *, n_heads: int | None = None, batch_size: int = 64
+        self,
+        model: nn.Module,
+        *,
+        sites: Iterable[SiteLike] = (),
+        n_heads: int | None = None,
+        batch_size: int = 64,
     ) -> None:
         if n_heads is not None and n_heads < 1:
             raise ValueError(f"n_heads needs at least 1, got {n_heads}")
         if batch_size < 1:
             raise ValueError(f"batch_size needs at least 1 row, got {batch_size}")
         self.model = model
+        self.sites: tuple[Site, ...] = tuple(as_site(model, like) for like in sites)
         self.n_heads = n_heads
         self.batch_size = batch_size
 
     def __repr__(self) -> str:
-        name = type(self.model).__name__
-        return f"ActivationPatcher({name}, n_heads={self.n_heads}, batch_size={self.batch_size})"
+        own, name = type(self).__name__, type(self.model).__name__
+        layers = f", sites={[str(site) for site in self.sites]}" if self.sites else ""
+        return f"{own}({name}{layers}, n_heads={self.n_heads}, batch_size={self.batch_size})"
 
     def patch(
         self,
         clean_input: Any,
         corrupted_input: Any,
-        patches: SiteLike | Iterable[SiteLike] | Mapping[SiteLike, Any],
+        patches: Layer | Iterable[Layer] | Mapping[Layer, Any] | None,
         metric: Metric | None = None,
     ) -> PatchResult:
         """Run the corrupted input with activations of the clean run at all given sites.
@@ -129,7 +143,8 @@ class ActivationPatcher:
         Args:
             clean_input: Where the activations come from.
             corrupted_input: What is run with them.
-            patches: A site, several sites, or site -> tensor index (None for the whole value).
+            patches: A layer, several layers, or layer -> tensor index (None for the whole value):
+                sites, or numbers into the patcher's own sites. None patches all of these together.
             metric: Function of an output, one value per row or a scalar.
 
         Returns:
@@ -138,8 +153,8 @@ class ActivationPatcher:
         Raises:
             KeyError: When a path names no module.
             RuntimeError: When a site was not reached.
-            ValueError: When there is no site, the shapes of the two runs differ at a site, or clean
-                and corrupted do not differ in the metric.
+            ValueError: When there is no such layer, the shapes of the two runs differ at a site, or
+                clean and corrupted do not differ in the metric.
 
         Examples:
             >>> net = nn.Sequential(nn.Identity(), nn.Linear(2, 1, bias=False))
@@ -155,16 +170,16 @@ class ActivationPatcher:
         if metric is None:
             return PatchResult(output)
         corrupted, _ = self._run(corrupted_input)
-        high, low, middle = (_measure(metric, out) for out in (clean, corrupted, output))
+        high, low, middle = (measured(metric, out) for out in (clean, corrupted, output))
         return PatchResult(output, high, low, middle, recovery(high, low, middle))
 
     def patch_layer(
-        self, layer_name: SiteLike, source_input: Any, target_input: Any, index: Any = None
+        self, layer_name: Layer, source_input: Any, target_input: Any, index: Any = None
     ) -> Any:
         """Run the target input with one activation of the source run.
 
         Args:
-            layer_name: The site.
+            layer_name: The site, or the number of one of the patcher's own sites.
             source_input: Where the activation comes from.
             target_input: What is run with it.
             index: Tensor index over the site's value; None patches all of it.
@@ -175,7 +190,7 @@ class ActivationPatcher:
         Raises:
             KeyError: When the path names no module.
             RuntimeError: When the site was not reached.
-            ValueError: When the two runs differ in shape there.
+            ValueError: When there is no such layer or the two runs differ in shape there.
 
         Examples:
             >>> net = nn.Sequential(nn.Identity(), nn.ReLU())
@@ -183,13 +198,13 @@ class ActivationPatcher:
             >>> ActivationPatcher(net).patch_layer("0", source, target, index=(..., 1))
             tensor([[0., 1.]])
         """
-        site = as_site(self.model, layer_name)
+        (site,) = self._sites([layer_name])
         chosen = site if index is None else replace(site, index=index)
         return self.patch(source_input, target_input, [chosen]).output
 
     def systematic_patching(  # noqa: PLR0917 - the order is part of the documented interface
         self,
-        layers: SiteLike | Iterable[SiteLike],
+        layers: Layer | Iterable[Layer] | None,
         source_inputs: Any,
         target_inputs: Any,
         metric: Metric | None = None,
@@ -202,7 +217,7 @@ class ActivationPatcher:
         All patches run as rows of few forwards (`run_batched`), without gradient.
 
         Args:
-            layers: Sites.
+            layers: Sites, or numbers into the patcher's own sites; None takes all of these.
             source_inputs: Where the activations come from (the clean run).
             target_inputs: What is run with them (the corrupted run).
             metric: Function of an output, one value per row or a scalar.
@@ -234,7 +249,7 @@ class ActivationPatcher:
             [0.75, 0.25]
         """
         parts = Parts(positions, neurons, heads, self.n_heads)
-        sites = self._sites(layers)
+        sites = [self._divided(site, parts) for site in self._sites(layers)]
         with torch.no_grad():
             source, cache = self._run(source_inputs, capture=sites)
             labels: list[dict[str, Any]] = []
@@ -244,26 +259,43 @@ class ActivationPatcher:
                 for label, part in parts.of(site, cache.calls(site)[0]):
                     labels.append({"layer": str(site), **label})
                     edit_sets.append(_transplant(cache, [site], part))
-            outputs = stream_batched(
-                self.model, target_inputs, edit_sets, batch_size=self.batch_size
+            measure = None if metric is None else partial(measured, metric)
+            found = stream_batched(
+                self.model, target_inputs, edit_sets, batch_size=self.batch_size, measure=measure
             )
             if metric is None:
-                return _difference_table(labels, outputs)
-            clean = _mean(_measure(metric, source))
-            values = {k: _mean(_measure(metric, output)) for k, output in outputs}
-        return _metric_table(labels, values, clean)
+                return difference_table(labels, found)
+            clean = _mean(measured(metric, source))
+            values = {k: _mean(value) for k, value in found}
+        return metric_table(labels, values, clean)
 
-    def _sites(self, given: SiteLike | Iterable[SiteLike] | Mapping[SiteLike, Any]) -> list[Site]:
-        if isinstance(given, Mapping):
-            pairs = [(as_site(self.model, like), index) for like, index in given.items()]
+    def _divided(self, site: Site, _parts: Parts) -> Site:
+        """Where the parts of a layer are to be found."""
+        return site
+
+    def _sites(self, given: Layer | Iterable[Layer] | Mapping[Layer, Any] | None) -> list[Site]:
+        if given is None:
+            found = list(self.sites)
+        elif isinstance(given, Mapping):
+            pairs = [(self._site(like), index) for like, index in given.items()]
             found = [s if index is None else replace(s, index=index) for s, index in pairs]
-        elif isinstance(given, (str, Site, nn.Module)):
-            found = [as_site(self.model, given)]
+        elif isinstance(given, (str, int, Site, nn.Module)):
+            found = [self._site(given)]
         else:
-            found = [as_site(self.model, like) for like in given]
+            found = [self._site(like) for like in given]
         if not found:
             raise ValueError("at least one site is needed to patch, got none")
         return found
+
+    def _site(self, layer: Layer) -> Site:
+        if not isinstance(layer, int):
+            return as_site(self.model, layer)
+        if not -len(self.sites) <= layer < len(self.sites):
+            raise ValueError(
+                f"layer {layer} does not exist: this {type(self).__name__} has {len(self.sites)} "
+                "sites of its own; give them with sites=[...]"
+            )
+        return self.sites[layer]
 
     def _run(
         self,
@@ -306,58 +338,5 @@ def _transplant(
     return edits
 
 
-def _measure(metric: Metric, output: Any) -> Tensor:
-    value = metric(output)
-    if not isinstance(value, Tensor):
-        raise TypeError(f"metric needs to return a tensor, got {type(value).__name__}")
-    return value
-
-
 def _mean(values: Tensor) -> float:
     return float(values.detach().double().mean())
-
-
-def _share(clean: float, corrupted: float, patched: float) -> float:
-    # `not >` also refuses NaN.
-    if not abs(clean - corrupted) > 1e-8 * max(abs(clean), abs(corrupted)):
-        raise ValueError(
-            f"clean and corrupted do not differ in the metric: {clean} and {corrupted}; choose "
-            "inputs or a metric that tell them apart"
-        )
-    return (patched - corrupted) / (clean - corrupted)
-
-
-def _metric_table(
-    labels: Sequence[Mapping[str, Any]], values: Mapping[int, float], clean: float
-) -> "pd.DataFrame":
-    import pandas as pd
-
-    rows = []
-    for k, label in enumerate(labels, start=1):
-        share = _share(clean, values[0], values[k])
-        effect = values[k] - values[0]
-        rows.append({**label, "value": values[k], "effect": effect, "recovery": share})
-    return pd.DataFrame(rows)
-
-
-def _difference_table(
-    labels: Sequence[Mapping[str, Any]], outputs: Iterator[tuple[int, Any]]
-) -> "pd.DataFrame":
-    import pandas as pd
-
-    target = first_tensor(next(outputs)[1])
-    rows = {k: (first_tensor(output) - target).double().mean(0) for k, output in outputs}
-    shape = target.shape[1:]
-    names = list(labels[0])
-    index = (
-        pd.Index([label["layer"] for label in labels], name="layer")
-        if len(names) == 1
-        else pd.MultiIndex.from_tuples([tuple(label.values()) for label in labels], names=names)
-    )
-    columns = (
-        pd.RangeIndex(shape.numel(), name="output")
-        if len(shape) < 2
-        else pd.MultiIndex.from_product([range(n) for n in shape])
-    )
-    data = torch.stack([rows[k + 1].reshape(-1) for k in range(len(labels))])
-    return pd.DataFrame(data.cpu().numpy(), index=index, columns=columns)

@@ -50,6 +50,10 @@ STYLE = """
     --pos: #c9722a; --neg: #3c79b8; --paper: #eceae6;
   }
 }
+:root {
+  --strongest-pos: color-mix(in srgb, var(--pos) 70%, var(--page));
+  --strongest-neg: color-mix(in srgb, var(--neg) 70%, var(--page));
+}
 * { box-sizing: border-box; }
 html { scroll-behavior: smooth; -webkit-text-size-adjust: 100%; }
 @media (prefers-reduced-motion: reduce) { html { scroll-behavior: auto; } }
@@ -89,6 +93,12 @@ figcaption b { color: var(--ink); font-weight: 600; }
 .paper { background: var(--paper); color: #1d1f23; border: 1px solid var(--rule);
   border-radius: 6px; padding: .75rem; overflow: auto; width: fit-content; max-width: 100%; }
 .paper svg { display: block; max-width: 100%; height: auto; }
+.canvas { overflow: auto; max-width: 100%; padding: .25rem 0; }
+.canvas svg { display: block; }
+.legend { display: block; }
+.scores { margin: -1.1rem 0 1.75rem; }
+summary { cursor: pointer; font-size: .9rem; color: var(--link); width: fit-content; }
+details[open] summary { margin-bottom: .6rem; }
 .scroll { overflow: auto; max-height: 34rem; width: fit-content; max-width: 100%;
   border-top: 1.5px solid var(--ink); border-bottom: 1.5px solid var(--ink); }
 table { border-collapse: separate; border-spacing: 0; font-size: .875rem; line-height: 1.4;
@@ -109,10 +119,11 @@ th button:focus-visible { outline: 2px solid var(--mark); outline-offset: 2px; }
 .heat th[scope=col]:not(:first-child), .heat td { text-align: right; }
 .heat tbody th { position: sticky; left: 0; background: var(--page); }
 .heat tbody tr:nth-child(even) > th { background: var(--page); }
-.heat td.pos, .heat tbody tr:nth-child(even) > td.pos {
-  background: color-mix(in srgb, var(--pos) calc(var(--s) * .7), var(--page)); }
-.heat td.neg, .heat tbody tr:nth-child(even) > td.neg {
-  background: color-mix(in srgb, var(--neg) calc(var(--s) * .7), var(--page)); }
+.heat td.pos { --shade: color-mix(in srgb, var(--strongest-pos) var(--s), var(--page)); }
+.heat td.neg { --shade: color-mix(in srgb, var(--strongest-neg) var(--s), var(--page)); }
+.heat td:is(.pos, .neg), .heat tbody tr:nth-child(even) > td:is(.pos, .neg) {
+  background: var(--shade); }
+td.note { white-space: normal; min-width: 8rem; }
 td.na { color: var(--faint); }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .3rem 1.5rem; font-size: .875rem;
   margin: 0; }
@@ -130,12 +141,13 @@ pre { margin: 0; white-space: pre-wrap; overflow-wrap: anywhere;
   dl { grid-template-columns: 1fr; gap: 0; }
   dd { margin-bottom: .6rem; }
   th, td { padding: .32rem .55rem; }
+  .prose th { white-space: normal; }
   .paper { padding: .4rem; }
 }
 @media print {
   nav, .skip { display: none; }
   .page { display: block; }
-  .scroll { max-height: none; overflow: visible; }
+  .scroll, .canvas { max-height: none; overflow: visible; }
   figure { break-inside: avoid; }
 }
 """

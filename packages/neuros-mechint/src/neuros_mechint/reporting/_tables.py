@@ -9,7 +9,7 @@ from neuros_mechint.reporting._escape import escape_text
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["check_frame", "render_heat_map", "render_table"]
+__all__ = ["check_frame", "format_number", "render_heat_map", "render_table"]
 
 _MISSING = "\N{EN DASH}"
 _MINUS = "\N{MINUS SIGN}"
@@ -93,6 +93,24 @@ def render_heat_map(frame: "pd.DataFrame", *, corner: str) -> str:
         f'<table class="heat">\n<thead><tr><th scope="col">{escape_text(corner)}</th>{head}</tr>'
         f"</thead>\n<tbody>\n{''.join(rows)}</tbody>\n</table>"
     )
+
+
+def format_number(value: SupportsFloat) -> str:
+    """Write one number: an integer in full, another with four significant digits.
+
+    Args:
+        value: any number.
+
+    Returns:
+        Text of an HTML cell.
+
+    Examples:
+        >>> format_number(12000), format_number(0.05), format_number(float("nan"))
+        ('12,000', '0.05000', '\u2013')
+    """
+    if isinstance(value, int):
+        return _sign(f"{value:,}")
+    return _format_floats([float(value)])[0]
 
 
 def _heat_cell(value: float, text: str, largest: float) -> str:

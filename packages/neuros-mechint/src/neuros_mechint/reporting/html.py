@@ -1,6 +1,7 @@
 """One-file HTML reports."""
 
 import json
+import math
 import os
 import re
 from collections.abc import Mapping
@@ -8,8 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from neuros_core import RunManifest
+from neuros_mechint.reporting._circuit_drawing import Edge, draw_circuit
 from neuros_mechint.reporting._escape import escape_text
 from neuros_mechint.reporting._page import PAGE, SCRIPT, STYLE
+from neuros_mechint.reporting._provenance import byline, provenance_block
+from neuros_mechint.reporting._sae_table import render_sae_scores
 from neuros_mechint.reporting._svg import draw_matplotlib, embed_svg
 from neuros_mechint.reporting._tables import check_frame, render_heat_map, render_table
 
@@ -19,17 +23,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Report"]
 
+# More edges than that are easier to read in a table.
+_MOST_DRAWN = 60
+_CIRCUIT_LEGEND = "Edges are as wide as their scores are large; blue and dashed ones are negative."
 _PATCH_AXES = ("position", "head", "neuron")
-_PROVENANCE_NAMES = {
-    "kind": "Kind",
-    "created": "Created",
-    "seed": "Seed",
-    "git": "Code",
-    "model_hash": "Model",
-    "data_hash": "Data",
-    "versions": "Versions",
-    "config": "Configuration",
-}
 
 
 class Report:
@@ -161,6 +158,71 @@ class Report:
             table, corner = frame, " / ".join(str(name or "") for name in frame.index.names)
         self._add_table(render_heat_map(table, corner=corner), caption)
 
+    def add_circuit(self, circuit: Any, *, caption: str = "") -> None:
+        """Add a circuit as a drawing from left to right, edges as wide as the size of their scores.
+
+        The scores are in a table below the drawing. A circuit of more than 60 edges is the table
+        alone.
+
+        Args:
+            circuit: a `Circuit`, or anything with its `edges`, `nodes` and `scores`.
+            caption: what it shows.
+
+        Raises:
+            TypeError: if `circuit` is something else.
+            ValueError: if it has no edges, or the edges form a cycle.
+
+        Examples:
+            >>> from types import SimpleNamespace
+            >>> edge = ("input", "output")
+            >>> circuit = SimpleNamespace(edges={edge}, nodes=set(edge), scores={edge: 1.5})
+            >>> Report("Run").add_circuit(circuit, caption="The only path")
+        """
+        if not all(hasattr(circuit, name) for name in ("edges", "nodes", "scores")):
+            raise TypeError(
+                f"circuit needs the edges, nodes and scores of a Circuit, got "
+                f"{type(circuit).__name__}"
+            )
+        scores = {edge: float(circuit.scores.get(edge, math.nan)) for edge in sorted(circuit.edges)}
+        if not scores:
+            raise ValueError("the circuit has no edges to show; lower the threshold of its search")
+        table = _edge_table(scores)
+        if len(scores) > _MOST_DRAWN:
+            self._add_table(table, caption)
+            return
+        number = self._n_figures + 1
+        drawing = draw_circuit(scores, circuit.nodes)
+        label = f"{caption or f'Figure {number}'}: {len(scores)} edges, listed below"
+        svg = embed_svg(drawing, scope=f"drawing-{number}", label=label)
+        self._n_figures = number
+        self._body.append(
+            f'<figure class="drawing" id="figure-{number}">\n'
+            f'<div class="canvas" id="drawing-{number}" tabindex="0" role="region" '
+            f'aria-label="Figure {number}">{svg}</div>\n'
+            f"{_caption('Figure', number, caption, legend=_CIRCUIT_LEGEND)}\n</figure>\n"
+            f'<details class="scores"><summary>Scores of {_count(scores)}</summary>\n'
+            f'<div class="scroll" tabindex="0" role="region" aria-label="Scores of figure {number}'
+            f'">\n{table}\n</div>\n</details>'
+        )
+
+    def add_sae(self, metrics: Any, *, caption: str = "") -> None:
+        """Add the scores of a sparse coder, or compare those of several.
+
+        Args:
+            metrics: a `SAEMetrics`, or a mapping from names of coders to them.
+            caption: what it shows.
+
+        Raises:
+            TypeError: if something is no `SAEMetrics`.
+            ValueError: if the mapping is empty.
+
+        Examples:
+            >>> from collections import namedtuple
+            >>> scores = namedtuple("SAEMetrics", ["l0", "fvu"])(32.0, 0.05)
+            >>> Report("Run").add_sae({"topk": scores, "relu": scores}, caption="Two coders")
+        """
+        self._add_table(render_sae_scores(metrics), caption)
+
     def add_figure(
         self, figure: "Figure | str", *, caption: str = "", alt: str | None = None
     ) -> None:
@@ -209,10 +271,10 @@ class Report:
         contents = [*self._contents, '<li><a href="#provenance">Provenance</a></li>']
         return PAGE.format(
             title=escape_text(self._title),
-            byline=_byline(self._provenance),
+            byline=byline(self._provenance),
             style=STYLE,
             contents="\n".join(contents),
-            body="\n".join([*self._body, _provenance_block(self._provenance)]),
+            body="\n".join([*self._body, provenance_block(self._provenance)]),
             script=SCRIPT,
         )
 
@@ -254,8 +316,22 @@ class Report:
         )
 
 
-def _caption(kind: str, number: int, text: str) -> str:
-    return f"<figcaption><b>{kind} {number}.</b> {escape_text(text)}</figcaption>"
+def _caption(kind: str, number: int, text: str, *, legend: str = "") -> str:
+    more = f'<span class="legend">{legend}</span>' if legend else ""
+    return f"<figcaption><b>{kind} {number}.</b> {escape_text(text)}{more}</figcaption>"
+
+
+def _edge_table(scores: Mapping[Edge, float]) -> str:
+    import pandas as pd
+
+    rows = [(source, target, score) for (source, target), score in scores.items()]
+    # Largest first; NaN is smaller than nothing.
+    rows.sort(key=lambda row: -1.0 if math.isnan(row[2]) else abs(row[2]), reverse=True)
+    return render_table(pd.DataFrame(rows, columns=["from", "to", "score"]))
+
+
+def _count(scores: Mapping[Edge, float]) -> str:
+    return "the edge" if len(scores) == 1 else f"the {len(scores)} edges"
 
 
 def _patch_value(frame: "pd.DataFrame", value: str | None) -> str:
@@ -282,34 +358,3 @@ def _pivot_patches(frame: "pd.DataFrame", value: str) -> tuple["pd.DataFrame", s
     table = frame.set_index(["layer", *axes])[value].unstack(axes)
     layers = frame["layer"].drop_duplicates()
     return table.loc[layers], "layer \N{MULTIPLICATION SIGN} " + " / ".join(axes)
-
-
-def _byline(provenance: Mapping[str, Any]) -> str:
-    parts = [provenance.get("created"), provenance.get("git")]
-    return escape_text(" \N{MIDDLE DOT} ".join(str(part) for part in parts if part))
-
-
-def _provenance_block(provenance: Mapping[str, Any]) -> str:
-    ordered = [key for key in _PROVENANCE_NAMES if key in provenance]
-    ordered += [key for key in provenance if key not in _PROVENANCE_NAMES and key != "schema"]
-    items = "\n".join(
-        f"<dt>{escape_text(_PROVENANCE_NAMES.get(key, key))}</dt>"
-        f"<dd>{_provenance_value(provenance[key])}</dd>"
-        for key in ordered
-    )
-    # In a script element only "</" could end the block early.
-    record = json.dumps(provenance, sort_keys=True).replace("<", "\\u003c")
-    return (
-        f'<h2 id="provenance">Provenance</h2>\n<dl>\n{items}\n</dl>\n'
-        f'<script type="application/json" id="run-manifest">{record}</script>'
-    )
-
-
-def _provenance_value(value: object) -> str:
-    if value is None:
-        return "not recorded"
-    if isinstance(value, dict) and all(isinstance(part, str) for part in value.values()):
-        return "<br>".join(escape_text(f"{name} {part}") for name, part in value.items())
-    if isinstance(value, dict | list):
-        return f"<pre>{escape_text(json.dumps(value, indent=2))}</pre>"
-    return escape_text(value)

@@ -74,7 +74,7 @@ def nll_mean(
 
 def count_selected(selected: Mapping[str, Tensor]) -> Tensor:
     """Count the entries behind `nll_mean`, without leaving the device."""
-    counts = [mask.sum() for mask in selected.values()]
+    counts = [mask.count_nonzero() for mask in selected.values()]
     return torch.stack(counts).sum() if counts else torch.zeros((), dtype=torch.long)
 
 

@@ -16,8 +16,8 @@ __all__ = ["MultiTaskLossManager"]
 
 _METHODS: Final = ("uncertainty", "gradnorm", "manual")
 _FORMS: Final = ("kendall", "liebel")
-# Largest change of a log weight in one call where all gradient norms are alike: the weights
-# settle to within 2 %.
+# Largest change of a log weight in one call where all gradient norms are alike: how closely the
+# weights settle, which tests/losses/test_multitask_loss.py holds.
 _GRADNORM_STEP: Final = 0.01
 
 

@@ -106,9 +106,10 @@ def expected_samples(
             grid, item.x.shape[1], rate=grid.rates[name], times=streams[name].times
         )
         known = item.tokens.times if item.known is None else item.known
-        units = _timing.units_at(item.units, known, grid.times)
+        index = index.expand(item.x.shape[0], -1)
+        steps = _timing.unit_steps(known, grid.times).gather(1, index)
         head = heads.get_submodule(name)
-        samples[name] = head(latents, units, index, phase).to(item.x.dtype)
+        samples[name] = head(latents, item.units, index, phase, steps).to(item.x.dtype)
     return samples
 
 

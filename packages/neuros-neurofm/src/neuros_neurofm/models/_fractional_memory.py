@@ -1,15 +1,19 @@
-"""Power-law memory of many channels: whole pieces by convolution, steps by exponentials."""
+"""Power-law memory of many channels, by the exponentials that stand for its kernel."""
 
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn import functional
 
 from neuros_neurofm.models._mamba_packing import Packing
-from neuros_neurofm.ops._fft_conv import causal_fft_conv
+from neuros_neurofm.ops._fractional import mode_kernel
 
 __all__: list[str] = []
+
+# Samples whose weights are applied one by one; what was before is heard through the modes.
+_CHUNK = 64
 
 
 class Modes(NamedTuple):
@@ -40,9 +44,51 @@ def _segment_numbers(seq_idx: Int[Tensor, "batch time"]) -> Int[Tensor, "batch t
     return changes.cumsum(1)
 
 
+def convolve(
+    u: Float[Tensor, "batch time channel"], modes: Modes
+) -> Float[Tensor, "batch time channel"]:
+    """Causal convolution with the sum of the modes (in float64), in chunks.
+
+    No output meets a later input but as a factor of zero: the future leaves the past as it is to
+    the bit, which no convolution by Fourier transforms does.
+    """
+    batch, length, channels = u.shape
+    size = min(_CHUNK, length)
+    if not size:
+        return u
+    n = -(-length // size)
+    chunks = functional.pad(u, (0, 0, 0, n * size - length)).view(batch, n, size, channels)
+    at = torch.arange(size, device=u.device)
+    lag = at[:, None] - at
+    weights = mode_kernel(*modes, size)[lag.clamp(min=0)].masked_fill(lag < 0, 0)
+    within = weights.to(u.dtype) @ chunks
+    if n > 1:
+        within = within + _heard_of_earlier(chunks, modes)
+    return within.flatten(1, 2)[:, :length]
+
+
+def _heard_of_earlier(
+    chunks: Float[Tensor, "batch chunk time channel"], modes: Modes
+) -> Float[Tensor, "batch chunk time channel"]:
+    """What every chunk hears of the chunks before it."""
+    size, dtype = chunks.shape[2], chunks.dtype
+    ages = torch.arange(size, device=chunks.device, dtype=modes.rates.dtype)
+    fading = torch.exp(-ages[:, None] * modes.rates)
+    entered = chunks[:, :-1].transpose(2, 3) @ fading.flip(0).to(dtype)
+    # A slow mode's decay has few digits left in float32; its loss keeps seven.
+    loss = torch.expm1(-size * modes.rates).to(dtype)
+    state = torch.zeros_like(entered[:, 0])
+    before = [state]
+    for new in entered.unbind(1):
+        state = state + (state * loss + new)
+        before.append(state)
+    read = (fading * torch.exp(-modes.rates) * modes.weights).to(dtype)
+    return (torch.stack(before, 1) @ read.t()).transpose(2, 3)
+
+
 def convolve_packed(
     u: Float[Tensor, "batch time channel"],
-    kernel: Float[Tensor, " lag"],
+    modes: Modes,
     seq_idx: Int[Tensor, "batch time"],
 ) -> Float[Tensor, "batch time channel"]:
     """Causal convolution that starts afresh in every sequence.
@@ -65,7 +111,7 @@ def convolve_packed(
         where = (starts[chosen][:, None] + offsets)[inside]
         rows = u.new_zeros(*inside.shape, channels)
         rows[inside] = flat[where]
-        out = out.index_copy(0, where, causal_fft_conv(rows, kernel)[inside])
+        out = out.index_copy(0, where, convolve(rows, modes)[inside])
     return out.view_as(u)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple, TypeAlias, TypedDict
 
 import torch
+from jaxtyping import Float64, Int
 from torch import Tensor
 
 from neuros_core.modality import Modality
@@ -12,7 +13,7 @@ from neuros_neurofm.tokenizers import SpikeEvents, Tokens
 from neuros_neurofm.tokenizers._events import bin_events
 from neuros_neurofm.tokenizers._patches import checked_mask
 
-__all__ = ["Grid", "ModalityInput", "Stream", "collect", "lay_grid"]
+__all__ = ["Grid", "ModalityInput", "Stream", "collect", "lay_grid", "row_ends"]
 
 
 class StreamFields(TypedDict, total=False):
@@ -233,3 +234,35 @@ def _duration(
     if stream.x is None or name not in sampling_rates:
         return None
     return stream.x.shape[1] / sampling_rates[name]
+
+
+def row_ends(
+    streams: Mapping[str, ModalityInput], grid: Grid, n_latents: int
+) -> Int[Tensor, " batch"] | None:
+    """Number of latents that each row would have in a batch of one; None: all those of the grid.
+
+    A longer stream that a row lacks gives latents to the batch that the row alone would not have.
+    """
+    n = grid.times.shape[0]
+    if n == n_latents:
+        return None
+    lasting = [_row_durations(stream, grid.rates.get(name)) for name, stream in streams.items()]
+    longest = torch.stack([seconds.to(grid.times.device) for seconds in lasting]).amax(0)
+    own = (longest / grid.step - 1e-6).ceil().clamp(n_latents, n).long()
+    # A row without anything has no length of its own.
+    ends = torch.where(longest > 0, own, n)
+    return None if bool((ends == n).all()) else ends
+
+
+def _row_durations(stream: ModalityInput, rate: float | None) -> Float64[Tensor, " batch"]:
+    """Seconds of the stream in each row, 0 in rows that lack it."""
+    times, mask = stream.times, stream.mask
+    if stream.tokens is not None:
+        times, mask = stream.tokens.times, stream.tokens.mask.unsqueeze(-1)
+    seen = torch.ones(stream.batch, 1, dtype=torch.bool) if mask is None else mask.any(-1)
+    if times is not None:
+        at = times.to(torch.float64).expand(stream.batch, -1)
+        valid = torch.isfinite(at) & seen.to(at.device)
+        return torch.where(valid, at, 0.0).amax(1)
+    length = 0 if stream.x is None else stream.x.shape[1]
+    return seen.any(1).to(torch.float64) * (length / (rate or 1.0))

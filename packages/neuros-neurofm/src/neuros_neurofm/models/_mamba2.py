@@ -17,6 +17,7 @@ from neuros_neurofm.models._mamba_packing import (
     working_dtype,
 )
 from neuros_neurofm.ops import causal_conv1d, ssd
+from neuros_neurofm.ops._rms_norm import rms_norm
 
 __all__: list[str] = []
 
@@ -43,9 +44,8 @@ class GroupedRMSNorm(nn.Module):
     def forward(self, x: Float[Tensor, "*batch feature"]) -> Float[Tensor, "*batch feature"]:
         """Normalise the last axis."""
         if self.groups == 1:
-            return functional.rms_norm(x, x.shape[-1:], self.weight.to(x.dtype), self.eps)
-        parts = _split_last(x, self.groups)
-        return functional.rms_norm(parts, parts.shape[-1:], eps=self.eps).flatten(-2) * self.weight
+            return rms_norm(x, self.eps) * self.weight.to(x.dtype)
+        return rms_norm(_split_last(x, self.groups), self.eps).flatten(-2) * self.weight
 
 
 class Mamba2Sizes(NamedTuple):

@@ -20,7 +20,7 @@ def working_dtype(x: Tensor) -> torch.dtype:
 
 
 def without_autocast(x: Tensor) -> AbstractContextManager[object]:
-    """Context in which nothing is cast; entering torch's own costs a tenth of a step."""
+    """Context in which nothing is cast; entering torch's own is dear for one step."""
     if torch.is_autocast_enabled(x.device.type):
         return torch.autocast(x.device.type, enabled=False)
     return nullcontext()

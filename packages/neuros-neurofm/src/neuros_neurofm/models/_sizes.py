@@ -8,9 +8,8 @@ __all__ = ["SIZES", "size_options"]
 
 # Width and depth are those of the specification; the aggregation's width and depth bring all
 # modalities and heads (unit tables excluded) to 20, 50 and 100 million parameters. `small` is made
-# for streams, which run the aggregation over its whole window at every step: a single wide layer
-# needs only keys and values of all `popt_window` tokens, and halves the time of two narrower ones
-# with as many parameters.
+# for streams, which run the aggregation at every step: a single wide layer needs only keys and
+# values of the tokens, which a stream keeps, while deeper layers read the whole window anew.
 SIZES: Final[Mapping[str, Mapping[str, int]]] = MappingProxyType(
     {
         "small": {"d_model": 256, "n_mamba_blocks": 4, "latent_dim": 832, "popt_depth": 1},

@@ -6,7 +6,14 @@ from torch import Tensor
 
 from neuros_neurofm.models._inputs import Grid
 
-__all__ = ["last_observed", "query_positions", "sample_positions", "units_at"]
+__all__ = [
+    "last_latent",
+    "last_latents",
+    "last_observed",
+    "query_positions",
+    "sample_positions",
+    "unit_steps",
+]
 
 # In steps of the grid: the rounding of t / step, far below any sampling interval.
 _TOLERANCE = 1e-6
@@ -57,20 +64,32 @@ def query_positions(
     return index.long(), (steps - (index + 1)).float()
 
 
-def units_at(
-    units: Float[Tensor, "#batch steps channel unit"],
-    token_times: Float[Tensor, "batch token"],
-    grid: Float[Tensor, " latent"],
-) -> Float[Tensor, "#batch #latent channel unit"]:
-    """Unit vectors as known at each latent."""
-    if units.shape[1] == 1:
-        return units
+def unit_steps(
+    token_times: Float[Tensor, "batch token"], grid: Float[Tensor, " latent"]
+) -> Int[Tensor, "batch latent"]:
+    """Which of the unit vectors, before the first token and after each, is known at each latent."""
     batch, n = token_times.shape[0], grid.shape[0]
     at = grid.expand(batch, n).contiguous() + _TOLERANCE * grid[0]
-    index = torch.searchsorted(token_times.contiguous(), at, right=True)
-    start = torch.arange(batch, device=units.device).unsqueeze(-1) * units.shape[1]
-    rows = units.flatten(0, 1).index_select(0, (index + start).flatten())
-    return rows.view(batch, n, *units.shape[2:])
+    return torch.searchsorted(token_times.contiguous(), at, right=True)
+
+
+def last_latents(
+    latents: Float[Tensor, "batch latent dim"], ends: Int[Tensor, " batch"] | None, window: int
+) -> tuple[Float[Tensor, "batch recent dim"], Bool[Tensor, "batch recent"] | None]:
+    """The last `window` latents before the end of each row, and which of them there are."""
+    if ends is None:
+        return latents[:, -window:], None
+    index = ends.unsqueeze(-1) + torch.arange(-window, 0, device=latents.device)
+    rows = index.clamp_min(0).unsqueeze(-1)
+    return latents.take_along_dim(rows, 1), index >= 0
+
+
+def last_latent(
+    latents: Float[Tensor, "batch latent dim"], ends: Int[Tensor, " batch"] | None
+) -> Float[Tensor, "batch dim"]:
+    """The latent at the end of each row."""
+    recent, _ = last_latents(latents, ends, 1)
+    return recent[:, -1]
 
 
 def last_observed(

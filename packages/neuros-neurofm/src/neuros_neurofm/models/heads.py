@@ -99,36 +99,65 @@ class EncoderHead(nn.Module):
     def forward(
         self,
         latents: Float[Tensor, "batch latent dim"],
-        units: Float[Tensor, "#batch #latent channel unit"],
+        units: Float[Tensor, "#batch steps channel unit"],
         index: Int[Tensor, "#batch time"],
         phase: Float[Tensor, "#batch time"],
+        known: Int[Tensor, "#batch time"] | None = None,
     ) -> Float[Tensor, "batch time channel"]:
         """The expected samples.
 
         Args:
             latents: The latents.
-            units: Unit vectors, constant (axes of length 1) or one set per latent.
+            units: Unit vectors, constant (one step) or as they change from step to step.
             index: Latent of each sample.
-            phase: Position of each sample within its step, 0 to 1.
+            phase: Position of each sample within its step of the grid, 0 to 1.
+            known: Step of the unit vectors that each sample is read with; default: its latent.
 
         Returns:
             Log-rates or means.
         """
         batch, n, _ = latents.shape
         state = self.state(latents).view(batch, n, self.n_basis, self.rank) * self.rank**-0.5
-        unit, offset = self.unit(units), self.offset(units).squeeze(-1)
-        if units.shape[:2] == (1, 1):
-            weights = state @ unit[0, 0].T
-        else:
-            weights = state @ unit.transpose(-1, -2)
-        # The offset belongs to the constant cosine.
-        weights = weights + functional.pad(offset.unsqueeze(2), (0, 0, 0, self.n_basis - 1))
-        waves = torch.arange(self.n_basis, device=phase.device) * torch.pi
-        basis = (phase.unsqueeze(-1) * waves).cos().to(weights.dtype).unsqueeze(-1)
+        # z (V u + b) = (V' z) u + z b: a latent has fewer rows than the channels have vectors.
+        both = torch.cat([self.unit.weight, self.unit.bias.unsqueeze(1)], dim=1)
         start = torch.arange(batch, device=index.device).unsqueeze(-1) * n
-        rows = weights.flatten(0, 1).index_select(0, (index + start).flatten())
-        samples: Tensor = (rows.view(batch, -1, *rows.shape[1:]) * basis).sum(2)
+        rows = (state @ both.to(state.dtype)).flatten(0, 1)
+        rows = rows.index_select(0, (index + start).flatten()).view(batch, -1, *rows.shape[1:])
+        waves = torch.arange(self.n_basis, device=phase.device) * torch.pi
+        basis = (phase.unsqueeze(-1) * waves).cos().to(rows.dtype).unsqueeze(-1)
+        # The offset belongs to the constant cosine.
+        offset = torch.cat([self.offset.weight[0], self.offset.bias]).to(rows.dtype)
+        read = (rows * basis).sum(2) + offset
+        heard = _products(read[..., :-1], units, index if known is None else known)
+        samples: Tensor = heard + read[..., -1:]
         return samples
+
+
+def _products(
+    read: Float[Tensor, "batch time unit"],
+    units: Float[Tensor, "#batch steps channel unit"],
+    known: Int[Tensor, "#batch time"],
+) -> Float[Tensor, "batch time channel"]:
+    """Product of each sample's vector with the unit vectors of its step."""
+    if units.shape[1] == 1:
+        return read @ units[:, 0].transpose(-1, -2)
+    (batch, time, width), steps = read.shape, units.shape[1]
+    known = known.expand(batch, time)
+    # Samples of one step stand side by side, so that no unit vector is copied.
+    order = known.argsort(dim=1, stable=True)
+    steps_in_order = known.gather(1, order)
+    all_steps = torch.arange(steps, device=known.device).expand(batch, steps).contiguous()
+    first = torch.searchsorted(steps_in_order, all_steps).gather(1, steps_in_order)
+    in_order = torch.arange(time, device=known.device) - first
+    place = torch.empty_like(in_order).scatter(1, order, in_order)
+    slots = int(place.max()) + 1
+    row = torch.arange(batch, device=known.device).unsqueeze(-1)
+    at = (((row * steps) + known) * slots + place).flatten()
+    side_by_side = read.new_zeros(batch * steps * slots, width).index_copy(
+        0, at, read.flatten(0, 1)
+    )
+    found = side_by_side.view(batch, steps, slots, width) @ units.transpose(-1, -2)
+    return found.flatten(0, 2).index_select(0, at).view(batch, time, -1)
 
 
 # Adam moves a parameter by about its learning rate per step, and between persistence (1) and the

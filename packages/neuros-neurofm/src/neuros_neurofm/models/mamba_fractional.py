@@ -10,6 +10,7 @@ from torch.nn import functional
 from neuros_neurofm.models._fractional_memory import (
     Modes,
     after_piece,
+    convolve,
     convolve_packed,
     first_segment,
     read_past,
@@ -32,7 +33,6 @@ from neuros_neurofm.models._mamba_packing import (
     zero_state,
 )
 from neuros_neurofm.ops import causal_conv1d
-from neuros_neurofm.ops._fft_conv import causal_fft_conv
 from neuros_neurofm.ops._fractional import check_method, lag_modes, mode_kernel
 from neuros_neurofm.ops._validation import check_positive
 
@@ -91,6 +91,7 @@ class FractionalMambaBlock(nn.Module):
     """
 
     alpha_logit: Tensor
+    fixed_modes: Tensor | None
 
     def __init__(
         self,
@@ -139,6 +140,7 @@ class FractionalMambaBlock(nn.Module):
         else:
             self.register_buffer("alpha_logit", logit)
         vars(self.D)["_no_weight_decay"] = True
+        self.register_buffer("fixed_modes", None, persistent=False)
         self.norm = GroupedRMSNorm(d_inner)
         self.out_proj = nn.Linear(d_inner, d_model, bias=False)
         self.reverse: FractionalMambaBlock | None = None
@@ -190,6 +192,14 @@ class FractionalMambaBlock(nn.Module):
         """
         check_positive("seq_len", seq_len)
         return mode_kernel(*self._modes(), seq_len).to(working_dtype(self.in_proj.weight))
+
+    def fix_modes(self) -> None:
+        """Keep the exponentials of the current `alpha`, whatever becomes of it.
+
+        They are fitted to its value, which a program of `torch.export` cannot do.
+        """
+        # Non-persistent: a function of alpha, not a parameter.
+        self.fixed_modes = torch.stack(self._modes()).detach()
 
     def init_state(self, batch: int) -> MambaState:
         """The state before the first step: zeros, on the device of the parameters.
@@ -348,12 +358,9 @@ class FractionalMambaBlock(nn.Module):
         seq_idx: Int[Tensor, "batch time"] | None,
     ) -> Float[Tensor, "batch time channel"]:
         """Fractional integral of every memory channel over the piece."""
-        if not u.shape[1]:
-            return u
-        kernel = self.compute_kernel(u.shape[1]).to(u.dtype)
         if seq_idx is None:
-            return causal_fft_conv(u, kernel)
-        return convolve_packed(u, kernel, seq_idx)
+            return convolve(u, self._modes())
+        return convolve_packed(u, self._modes(), seq_idx)
 
     def _read(
         self,
@@ -369,6 +376,8 @@ class FractionalMambaBlock(nn.Module):
 
     def _modes(self) -> Modes:
         """Exponentials whose sum is the current kernel, in float64."""
+        if self.fixed_modes is not None:
+            return Modes(*self.fixed_modes.unbind())
         alpha = self.alpha
         weights, rates = lag_modes(alpha, self.method, self.n_modes, self.horizon)
         if self.method == "power":

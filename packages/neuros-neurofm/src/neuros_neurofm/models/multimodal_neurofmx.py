@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from neuros_neurofm.models import _flow, _timing
 from neuros_neurofm.models._channels import NamedChannels
 from neuros_neurofm.models._domain_head import DomainHead, checked_labels
-from neuros_neurofm.models._inputs import Grid, ModalityInput, Stream, collect, lay_grid
+from neuros_neurofm.models._inputs import Grid, ModalityInput, Stream, collect, lay_grid, row_ends
 from neuros_neurofm.models._options import (
     ALL,
     build_heads,
@@ -237,7 +237,8 @@ class MultiModalNeuroFMX(NamedChannels, Pretrained):
             units: Modality -> channel ids, the same for all rows; unknown or absent ids are
                 inferred from the data.
             masks: Modality -> True = valid, broadcastable to the samples; a row whose modality is
-                all False is computed as if it had been given without that modality.
+                all False is computed as if it had been given without that modality (without a
+                `window`: at the step that the longest input of the batch sets).
             times: Modality -> seconds of irregular samples, (batch, time) or (time,).
             query_times: Seconds at which the decoder is asked, (query,) or (batch, query); default:
                 the grid. Causal: an answer rests on the latents that are complete by then.
@@ -266,14 +267,17 @@ class MultiModalNeuroFMX(NamedChannels, Pretrained):
         grid = self._grid(streams)
         tokenised = _flow.tokenise(self.tokenizers, streams, grid)
         latents = self._latents(streams, tokenised, grid)
-        pooled = self.popt.aggregate(latents[:, -self.popt_window :])
+        ends = row_ends(streams, grid, self.n_latents)
+        recent, there = _timing.last_latents(latents, ends, self.popt_window)
+        pooled = self.popt.aggregate(recent, mask=there)
         index, elapsed = _timing.query_positions(grid, query_times, batch, causal=self.causal)
         decoder = (
             self.heads["decoder"](latents, index, elapsed) if "decoder" in self.heads else None
         )
         forecast = None
         if "forecast" in self.heads:
-            forecast = _flow.expected_future(self.heads["forecast"], latents[:, -1], tokenised)
+            latest = _timing.last_latent(latents, ends)
+            forecast = _flow.expected_future(self.heads["forecast"], latest, tokenised)
         return NeuroFMXOutput(
             latents=latents,
             times=grid.times,

@@ -1,5 +1,7 @@
 """Aggregation of an unordered set of tokens into one vector."""
 
+from typing import cast
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -95,11 +97,46 @@ class PopT(nn.Module):
         Returns:
             (batch, d_model).
         """
-        x, keys = self._prepare(tokens, coords, mask)
+        x, keep = self._prepare(tokens, coords, mask)
+        return self._class_vector(x, keep, None)
+
+    def first_read(self, tokens: Tensor | None) -> Tensor:
+        """Keys and values of the first layer: what a stream keeps of each token it has seen.
+
+        Args:
+            tokens: (batch, token, d_model), without positions; None: the class token.
+
+        Returns:
+            (batch, token, 2 * d_model), (1, 1, 2 * d_model) for the class token.
+        """
+        given = self.cls.view(1, 1, -1) if tokens is None else tokens
+        return cast("_SetAttention", self.attention[0]).read(given)
+
+    def aggregate_read(self, tokens: Tensor, read: Tensor, mask: Tensor) -> Tensor:
+        """`aggregate` of tokens whose keys and values of the first layer are known.
+
+        Args:
+            tokens: As in `forward`.
+            read: `first_read` of the class token, then of each token, (batch, token + 1,
+                2 * d_model).
+            mask: As in `forward`.
+
+        Returns:
+            (batch, d_model).
+        """
+        x, keep = self._prepare(tokens, None, mask)
+        return self._class_vector(x, keep, read)
+
+    def _class_vector(
+        self,
+        x: Float[Tensor, "batch token d_model"],
+        keep: Bool[Tensor, "batch token"],
+        read: Float[Tensor, "batch token both"] | None,
+    ) -> Float[Tensor, "batch d_model"]:
         last = len(self.mlp) - 1
         for i, (attend, mlp) in enumerate(zip(self.attention, self.mlp, strict=True)):
             query = x[:, :1] if i == last else x
-            x = query + attend(query, x, keys)
+            x = query + attend(query, x, keep, read if i == 0 else None)
             x = x + mlp(x)
         cls: Tensor = self.norm(x)[:, 0]
         return cls
@@ -159,16 +196,24 @@ class _SetAttention(nn.Module):
         self.key_value = nn.Linear(d_model, 2 * d_model, bias=False)
         self.out = nn.Linear(d_model, d_model, bias=False)
 
+    def read(
+        self, tokens: Float[Tensor, "batch token d_model"]
+    ) -> Float[Tensor, "batch token both"]:
+        """Keys and values of the tokens, side by side."""
+        read: Tensor = self.key_value(self.norm(tokens))
+        return read
+
     def forward(
         self,
         query: Float[Tensor, "batch query d_model"],
         tokens: Float[Tensor, "batch token d_model"],
         keep: Bool[Tensor, "batch token"],
+        read: Float[Tensor, "batch token both"] | None = None,
     ) -> Float[Tensor, "batch query d_model"]:
-        """The update of the queries."""
+        """The update of the queries; `read` is that of the tokens, where it is known."""
         batch, n, _ = query.shape
         q = self.query(self.norm(query)).view(batch, n, self.n_heads, -1).transpose(1, 2)
-        key_value = self.key_value(self.norm(tokens))
+        key_value = self.read(tokens) if read is None else read
         k, v = key_value.view(batch, tokens.shape[1], 2, self.n_heads, -1).permute(2, 0, 3, 1, 4)
         mixed = functional.scaled_dot_product_attention(q, k, v, attn_mask=keep[:, None, None])
         update: Tensor = self.out(mixed.transpose(1, 2).flatten(-2))

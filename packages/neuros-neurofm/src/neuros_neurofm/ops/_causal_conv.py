@@ -30,8 +30,8 @@ def _correlate(
 ) -> Float[Tensor, "batch time channel"]:
     """Depthwise correlation along time, channels innermost in memory.
 
-    A depthwise conv2d of height one in the channels-last layout took 0.36 x the time of conv1d at
-    (8, 640, 512) on one core.
+    As a depthwise conv2d of height one in the channels-last layout, for which PyTorch has a faster
+    kernel on the CPU than for conv1d (`benchmarks/bench_mamba.py` times the block around it).
     """
     image = past_and_x.transpose(1, 2).unsqueeze(2)
     kernel = weight[:, None, None, :].contiguous(memory_format=torch.channels_last)
@@ -41,7 +41,7 @@ def _correlate(
 class _Correlation(torch.autograd.Function):
     """`_correlate` whose weight gradient is summed lag by lag.
 
-    PyTorch's own took 2.5 x the time at (8, 640, 512) on one core.
+    PyTorch's own reads the channels one by one; `benchmarks/bench_mamba.py` times the block.
     """
 
     @staticmethod

@@ -9,8 +9,17 @@ from torch import Tensor
 from neuros_neurofm.models._inputs import ModalityInput
 from neuros_neurofm.models._options import check_rates
 from neuros_neurofm.streaming._source import Source
+from neuros_neurofm.tokenizers import SpikeEvents
 
-__all__ = ["check_late", "check_same", "joined_rates", "own_times", "start_index", "times_of"]
+__all__ = [
+    "check_late",
+    "check_same",
+    "check_whole_bins",
+    "joined_rates",
+    "own_times",
+    "start_index",
+    "times_of",
+]
 
 
 def joined_rates(
@@ -57,8 +66,9 @@ def check_same(
     batch: int | None,
     *,
     regular: bool,
+    exact: bool,
 ) -> None:
-    """Rows, channels, ids and kind of clock stay what they were.
+    """Rows, channels, ids, kind of clock and kind of spikes stay what they were.
 
     Raises:
         ValueError: one of them differs.
@@ -82,6 +92,23 @@ def check_same(
     if regular != before.regular:
         kind = "equal intervals" if before.regular else "times of its own"
         raise ValueError(f"{name}: the stream began with {kind} and must go on with them")
+    if exact != before.exact:
+        kind = "events" if before.exact else "counts"
+        raise ValueError(f"{name}: the stream began with {kind} and must go on with them")
+
+
+def check_whole_bins(name: str, events: SpikeEvents, rate: float) -> None:
+    """A bin is in one chunk.
+
+    Raises:
+        ValueError: the chunk ends within a bin.
+    """
+    bins = rate * (events.duration or 0.0)
+    if abs(bins - round(bins)) > 1e-6 * max(1.0, bins):
+        raise ValueError(
+            f"{name}: the duration of a chunk of events must be a whole number of bins of "
+            f"{1 / rate:g} s, got {events.duration:g} s"
+        )
 
 
 def start_index(name: str, seconds: float, rate: float, *, received: int) -> int:

@@ -18,19 +18,25 @@ class Core(NamedTuple):
     Attributes:
         backbone: One state per block.
         recent: The last `popt_window` latents, (batch, latent, latent_dim).
+        read: What the first layer of the aggregation reads, its class token and these latents,
+            (batch, latent + 1, 2 * latent_dim).
         n: Steps so far, () int64.
     """
 
     backbone: tuple[MambaState, ...]
     recent: Tensor
+    read: Tensor
     n: Tensor
 
 
 def first_core(model: MultiModalNeuroFMX, batch: int) -> Core:
     """The state before the first step."""
     recent = model.popt.cls.new_zeros(batch, model.popt_window, model.popt.d_model)
+    with torch.no_grad():
+        start = model.popt.first_read(None).expand(batch, -1, -1)
+    read = torch.cat([start, start.new_zeros(batch, model.popt_window, start.shape[2])], 1)
     n = torch.zeros((), dtype=torch.int64, device=recent.device)
-    return Core(model.backbone.init_state(batch), recent, n)
+    return Core(model.backbone.init_state(batch), recent, read, n)
 
 
 def grid_step(
@@ -52,15 +58,15 @@ def grid_step(
     y, backbone = model.backbone.step(fused, core.backbone)
     latents = model.to_latent(y).unsqueeze(1)
     recent = torch.cat([core.recent[:, 1:], latents], 1)
-    return latents, Core(backbone, recent, core.n + 1)
+    read = torch.cat([core.read[:, :1], core.read[:, 2:], model.popt.first_read(latents)], 1)
+    return latents, Core(backbone, recent, read, core.n + 1)
 
 
-def summary(model: MultiModalNeuroFMX, recent: Tensor, n: Tensor) -> Tensor:
+def summary(model: MultiModalNeuroFMX, recent: Tensor, read: Tensor, n: Tensor) -> Tensor:
     """The aggregation of the last latents after `n` steps, (batch, latent_dim)."""
     # The first steps have fewer latents than the aggregation reads.
     age = torch.arange(recent.shape[1], 0, -1, device=recent.device)
-    pooled: Tensor = model.popt.aggregate(recent, mask=(age <= n).expand(recent.shape[:2]))
-    return pooled
+    return model.popt.aggregate_read(recent, read, (age <= n).expand(recent.shape[:2]))
 
 
 def _or_silence(tokens: Tokens) -> Tokens:

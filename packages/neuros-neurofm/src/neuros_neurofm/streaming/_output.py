@@ -16,8 +16,8 @@ __all__ = ["StepOutput"]
 class StepOutput:
     """Outputs of one step of the grid, in the shapes of a `NeuroFMXOutput` with one latent.
 
-    `pooled` and what rests on it are computed where they are first read: the aggregation takes
-    as long as the rest of the step, and a decoder does without it.
+    `pooled` and what rests on it are computed where they are first read: a decoder does without
+    them.
 
     Attributes:
         latents: State at the end of the step, (batch, 1, latent_dim).
@@ -29,6 +29,8 @@ class StepOutput:
             (batch, horizon, channel), or None; log-rates for spikes.
         modalities: The modalities that were in the stream.
         recent: The last `popt_window` latents, (batch, latent, latent_dim).
+        read: What the first layer of the aggregation reads, its class token and these latents,
+            (batch, latent + 1, 2 * latent_dim).
         n: Number of steps so far, () int64.
         model: The model.
 
@@ -51,6 +53,7 @@ class StepOutput:
     forecast: dict[str, Tensor] | None
     modalities: tuple[str, ...]
     recent: Tensor = field(repr=False)
+    read: Tensor = field(repr=False)
     n: Tensor = field(repr=False)
     model: MultiModalNeuroFMX = field(repr=False)
 
@@ -58,7 +61,7 @@ class StepOutput:
     def pooled(self) -> Tensor:
         """Summary of the last `popt_window` latents, (batch, latent_dim)."""
         with torch.no_grad():
-            return summary(self.model, self.recent, self.n)
+            return summary(self.model, self.recent, self.read, self.n)
 
     @cached_property
     def contrastive(self) -> Tensor:

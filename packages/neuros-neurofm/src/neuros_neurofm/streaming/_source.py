@@ -1,6 +1,7 @@
 """One modality of a stream: what has arrived of it, and what coming steps still need."""
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -9,7 +10,10 @@ from torch import Tensor
 from neuros_neurofm.models._inputs import ModalityInput
 from neuros_neurofm.models._options import Tokenizer
 from neuros_neurofm.tokenizers import Tokens
-from neuros_neurofm.tokenizers._channel_set import Tokenised, TokenizerState
+from neuros_neurofm.tokenizers._channel_set import Tokenised
+from neuros_neurofm.tokenizers._event_set import EventSetTokenizer, newer_events
+from neuros_neurofm.tokenizers._events import bin_events
+from neuros_neurofm.tokenizers._samples import TokenizerState
 
 __all__ = ["Arrived", "Reader", "Source"]
 
@@ -46,6 +50,8 @@ class Source:
             (batch, channel, 2), float64.
         received: Samples since the start of the stream, missing ones included (equal intervals).
         clock: Time of the newest sample in seconds.
+        known: Seconds at which the unit vectors after each patch were known, (batch, patch).
+        exact: Spikes with times of their own, as tokens: one of the next bin may come at its start.
         regular: Sampled at equal intervals.
         present: In the stream; False after it has left.
         lagged: Was taken out of the stream because its samples were overdue.
@@ -56,10 +62,12 @@ class Source:
     state: TokenizerState
     tokens: Tokens
     vectors: Tensor
+    known: Tensor
     arrived: Arrived
     last: Tensor
     received: int
     clock: float
+    exact: bool
     regular: bool
     present: bool
     lagged: bool
@@ -88,11 +96,15 @@ class Reader:
     @property
     def reach(self) -> float:
         """Seconds of the past that a latent sees of this modality."""
-        return 2 * max(self.step, self.tokenizer.stream_core.size / self.rate)
+        return 2 * max(self.step, self.tokenizer.core.size / self.rate)
+
+    def exact(self, stream: ModalityInput) -> bool:
+        """Whether the tokens of a chunk are at times within its bins."""
+        return stream.events is not None and isinstance(self.tokenizer.core, EventSetTokenizer)
 
     def join(self, stream: ModalityInput, x: Tensor, *, regular: bool) -> Source:
         """The state before the first sample."""
-        core = self.tokenizer.stream_core
+        core = self.tokenizer.core
         batch, _, channels = x.shape
         none = x.new_zeros(batch, 1, core.size, channels, dtype=self.vector.dtype)
         units = None if stream.units is None else tuple(stream.units)
@@ -107,10 +119,12 @@ class Reader:
                 empty.bool(),
             ),
             vectors=before,
+            known=empty,
             arrived=Arrived(empty[0], state.x, state.valid),
             last=empty.new_zeros(batch, channels, 2),
             received=0,
             clock=0.0,
+            exact=self.exact(stream),
             regular=regular,
             present=True,
             lagged=False,
@@ -122,15 +136,7 @@ class Reader:
         """The state after a chunk; `start` is the index of its first sample (equal intervals)."""
         if source.regular and start > source.received:
             source = self._pass_over(source, start - source.received)
-        tokenised, state = self.tokenizer.stream_core.advance(
-            x,
-            source.state,
-            units=source.units,
-            mask=stream.mask,
-            times=stream.times,
-            coords=source.coords,
-            rate=self.rate,
-        )
+        tokenised, state = self._advance(source, stream, x)
         n = x.shape[1]
         if stream.times is None:
             index = torch.arange(source.received + 1, source.received + n + 1, device=x.device)
@@ -153,39 +159,56 @@ class Reader:
     def leave(self, source: Source) -> Source:
         """The state without any further sample: the patch in progress ends with what it has."""
         waiting = source.state.x.shape[1]
-        n = -waiting % self.tokenizer.stream_core.size
+        n = -waiting % self.tokenizer.core.size
         if not waiting:
             return replace(source, present=False)
         if source.regular:
             return replace(self._pass_over(source, n), present=False)
         x = source.state.x.new_zeros(source.state.x.shape[0], n, source.state.x.shape[2])
-        tokenised, state = self.tokenizer.stream_core.advance(
-            x,
-            source.state,
-            units=source.units,
-            mask=torch.zeros_like(x, dtype=torch.bool),
-            times=x.new_zeros(n),
-            coords=source.coords,
-        )
+        mask, times = torch.zeros_like(x, dtype=torch.bool), x.new_zeros(n)
+        rest = ModalityInput(x, None, None, mask, times, None)
+        tokenised, state = self._advance(source, rest, x)
         return replace(self._remember(source, tokenised, state), present=False)
 
     def _pass_over(self, source: Source, n: int) -> Source:
-        tokenised, state = self.tokenizer.stream_core.skip(
+        tokenised, state = self.tokenizer.core.skip(
             n, source.state, units=source.units, coords=source.coords, rate=self.rate
         )
         source = self._remember(source, tokenised, state)
         return replace(source, received=source.received + n)
 
+    def _advance(
+        self, source: Source, stream: ModalityInput, x: Tensor
+    ) -> tuple[Tokenised, TokenizerState]:
+        core = self.tokenizer.core
+        advance = core.advance
+        if stream.events is not None and isinstance(core, EventSetTokenizer):
+            _, spikes = bin_events(self.name, stream.events, self.rate)
+            times = spikes.times + source.received / self.rate
+            advance = partial(core.advance, spikes=spikes._replace(times=times))
+        return advance(
+            x,
+            source.state,
+            units=source.units,
+            mask=stream.mask,
+            times=stream.times,
+            coords=source.coords,
+            rate=self.rate,
+        )
+
     def _remember(self, source: Source, found: Tokenised, state: TokenizerState) -> Source:
-        if not found.tokens.mask.shape[1]:
-            return replace(source, state=state)
         new = found.tokens._replace(values=found.tokens.values + self.vector)
-        pairs = zip(source.tokens, new, strict=True)
+        tokens = Tokens(*(torch.cat(pair, 1) for pair in zip(source.tokens, new, strict=True)))
+        if isinstance(self.tokenizer.core, EventSetTokenizer):
+            tokens = newer_events(tokens, -torch.inf)
+        known = new.times if found.known is None else found.known
+        if not known.shape[1]:
+            return replace(source, state=state, tokens=tokens)
         vectors = found.units
         if vectors.shape[1] > 1:
             vectors = torch.cat([source.vectors, vectors[:, 1:]], 1)
-        tokens = Tokens(*(torch.cat(pair, 1) for pair in pairs))
-        return replace(source, state=state, tokens=tokens, vectors=vectors)
+        known = torch.cat([source.known, known], 1)
+        return replace(source, state=state, tokens=tokens, vectors=vectors, known=known)
 
     def reached(self, source: Source) -> float:
         """Seconds up to which the samples have arrived."""
@@ -193,7 +216,9 @@ class Reader:
 
     def due(self, source: Source) -> float:
         """Seconds at which the next sample is due, or may come."""
-        return (source.received + 1) / self.rate if source.regular else source.clock
+        if not source.regular:
+            return source.clock
+        return (source.received + (not source.exact)) / self.rate
 
     def has_passed(self, source: Source, tau: float) -> bool:
         """Whether no sample or token that a step ending at `tau` rests on can still come."""
@@ -218,7 +243,7 @@ class Reader:
         """Unit vectors as known at `tau`, (batch or 1, 1, channel, unit)."""
         if source.vectors.shape[1] == 1:
             return source.vectors
-        index = (source.tokens.times <= tau + _TOLERANCE * self.step).sum(1)
+        index = (source.known <= tau + _TOLERANCE * self.step).sum(1)
         return source.vectors[torch.arange(len(index), device=index.device), index].unsqueeze(1)
 
     def take(self, source: Source, number: int) -> tuple[Tensor, Source]:
@@ -248,10 +273,15 @@ class Reader:
 
     def forget(self, source: Source, tau: float) -> Source:
         """The state without the tokens that no step after `tau` sees."""
-        times = source.tokens.times
-        n = int((times <= tau + self.step - self.reach).all(0).sum())
-        # Copies: a view would keep all that has ever been pushed alive.
-        tokens = Tokens(*(part[:, n:].clone() for part in source.tokens))
+        oldest = tau + self.step - self.reach
+        if isinstance(self.tokenizer.core, EventSetTokenizer):
+            tokens = newer_events(source.tokens, oldest)
+        else:
+            n = int((source.tokens.times <= oldest).all(0).sum())
+            # Copies: a view would keep all that has ever been pushed alive.
+            tokens = Tokens(*(part[:, n:].clone() for part in source.tokens))
+        n = int((source.known <= oldest).all(0).sum())
         vectors = source.vectors if source.vectors.shape[1] == 1 else source.vectors[:, n:].clone()
         arrived = Arrived(*(part.clone() for part in source.arrived))
-        return replace(source, tokens=tokens, vectors=vectors, arrived=arrived)
+        known = source.known[:, n:].clone()
+        return replace(source, tokens=tokens, vectors=vectors, known=known, arrived=arrived)

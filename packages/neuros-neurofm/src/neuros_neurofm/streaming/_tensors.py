@@ -10,14 +10,14 @@ from neuros_neurofm.models import MultiModalNeuroFMX
 from neuros_neurofm.streaming._core import Core, first_core
 from neuros_neurofm.streaming._source import Arrived, Source
 from neuros_neurofm.tokenizers import Tokens
-from neuros_neurofm.tokenizers._channel_set import TokenizerState
+from neuros_neurofm.tokenizers._samples import TokenizerState
 
 __all__ = ["core_tensors", "read_core", "read_state", "write_state"]
 
 
 def core_tensors(core: Core) -> dict[str, Tensor]:
     """The shared state by name."""
-    tensors = {"core.recent": core.recent, "core.n": core.n}
+    tensors = {"core.recent": core.recent, "core.read": core.read, "core.n": core.n}
     for i, block in enumerate(core.backbone):
         tensors |= {f"core.backbone.{i}.conv": block.conv, f"core.backbone.{i}.ssm": block.ssm}
     return tensors
@@ -46,6 +46,7 @@ def read_core(model: MultiModalNeuroFMX, tensors: Mapping[str, Tensor]) -> Core:
             for i, block in enumerate(start.backbone)
         ),
         tensors["core.recent"],
+        tensors["core.read"],
         tensors["core.n"],
     )
 
@@ -102,8 +103,11 @@ def _source_tensors(source: Source) -> dict[str, Tensor]:
     ids = None if source.units is None else list(source.units)
     tensors |= {
         "vectors": source.vectors,
+        "known": source.known,
         "last": source.last,
-        "flags": torch.tensor([source.received, source.regular, source.present, source.lagged]),
+        "flags": torch.tensor(
+            [source.received, source.exact, source.regular, source.present, source.lagged]
+        ),
         "clock": torch.tensor(source.clock, dtype=torch.float64),
         "units": torch.frombuffer(bytearray(json.dumps(ids).encode()), dtype=torch.uint8),
     }
@@ -118,16 +122,18 @@ def _read_source(tensors: Mapping[str, Tensor]) -> Source:
 
     start = len("memory.")
     memory = {k[start:]: v.clone() for k, v in tensors.items() if k.startswith("memory.")}
-    received, regular, present, lagged = tensors["flags"].tolist()
+    received, exact, regular, present, lagged = tensors["flags"].tolist()
     ids = json.loads(bytes(tensors["units"].tolist()).decode())
     return Source(
         state=TokenizerState(memory, *fields("state", TokenizerState._fields[1:])),
         tokens=Tokens(*fields("tokens", Tokens._fields)),
         vectors=tensors["vectors"].clone(),
+        known=tensors["known"].clone(),
         arrived=Arrived(*fields("arrived", Arrived._fields)),
         last=tensors["last"].clone(),
         received=received,
         clock=float(tensors["clock"]),
+        exact=bool(exact),
         regular=bool(regular),
         present=bool(present),
         lagged=bool(lagged),

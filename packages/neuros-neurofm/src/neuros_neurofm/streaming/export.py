@@ -8,7 +8,7 @@ from typing import TypeAlias, cast
 import torch
 from torch import Tensor, nn
 
-from neuros_neurofm.models import MultiModalNeuroFMX
+from neuros_neurofm.models import FractionalMambaBlock, MultiModalNeuroFMX
 from neuros_neurofm.models._flow import join_tokens, tokenise
 from neuros_neurofm.models._inputs import collect, lay_grid
 from neuros_neurofm.models._options import Tokenizer
@@ -17,7 +17,8 @@ from neuros_neurofm.streaming._core import decoded, first_core, grid_step, summa
 from neuros_neurofm.streaming._source import Reader
 from neuros_neurofm.streaming._tensors import core_tensors, read_core
 from neuros_neurofm.tokenizers import Tokens
-from neuros_neurofm.tokenizers._channel_set import Tokenised, TokenizerState
+from neuros_neurofm.tokenizers._channel_set import Tokenised
+from neuros_neurofm.tokenizers._samples import TokenizerState
 
 __all__ = ["EncodeProgram", "StepProgram"]
 
@@ -36,7 +37,7 @@ class EncodeProgram(nn.Module):
         units: Modality -> channel ids, as in the model's `forward`.
 
     Raises:
-        ValueError: units of an unknown modality, or `ssm="fractional"`.
+        ValueError: units of an unknown modality, or `spike_mode="events"`.
 
     Examples:
         >>> import torch
@@ -104,9 +105,9 @@ class StepProgram(nn.Module):
         sampling_rates: Samples per second of modalities for which the model has no rate.
 
     Raises:
-        ValueError: a model that cannot stream, or `ssm="fractional"`; a modality that the model
-            does not have, without a rate, or whose patches do not fill a step; units that do not
-            name the channels.
+        ValueError: a model that cannot stream, or has `spike_mode="events"`; a modality that the
+            model does not have, without a rate, or whose patches do not fill a step; units that do
+            not name the channels.
 
     Examples:
         >>> import torch
@@ -171,7 +172,7 @@ class StepProgram(nn.Module):
         """
         state = core_tensors(first_core(self.model, batch))
         for name, channels in self.channels.items():
-            core = self.readers[name].tokenizer.stream_core
+            core = self.readers[name].tokenizer.core
             x = self.readers[name].vector.new_zeros(batch, self.samples[name], channels)
             silent, mask = core.init_state(batch, channels), torch.zeros_like(x, dtype=torch.bool)
             found, after = self._advance(name, x, mask, silent)
@@ -211,7 +212,7 @@ class StepProgram(nn.Module):
             memory = _below(state, f"{name}.memory.")
             mask = (masks or {}).get(name)
             x = inputs[name]
-            empty = reader.tokenizer.stream_core.init_state(x.shape[0], x.shape[2])
+            empty = reader.tokenizer.core.init_state(x.shape[0], x.shape[2])
             found, now = self._advance(name, x, mask, empty._replace(memory=memory))
             new = found.tokens._replace(values=found.tokens.values + reader.vector)
             before = Tokens(**_below(state, f"{name}.tokens."))
@@ -229,7 +230,7 @@ class StepProgram(nn.Module):
             slots=[window.mask.shape[1] for window in windows],
         )
         outputs: Outputs = {"latents": latents, "times": time}
-        outputs["pooled"] = pooled = summary(self.model, core.recent, core.n)
+        outputs["pooled"] = pooled = summary(self.model, core.recent, core.read, core.n)
         outputs |= self._read_out(latents, pooled, vectors, after)
         return outputs, core_tensors(core) | after
 
@@ -237,7 +238,7 @@ class StepProgram(nn.Module):
         self, name: str, x: Tensor, mask: Tensor | None, state: TokenizerState
     ) -> tuple[Tokenised, TokenizerState]:
         reader = self.readers[name]
-        return reader.tokenizer.stream_core.advance(
+        return reader.tokenizer.core.advance(
             x,
             state,
             units=self.units.get(name),
@@ -283,13 +284,17 @@ class StepProgram(nn.Module):
 
 
 def _frozen(model: MultiModalNeuroFMX) -> MultiModalNeuroFMX:
-    if model.config["ssm"] == "fractional":
+    if model.config["spike_mode"] == "events":
         raise ValueError(
-            "a model with ssm='fractional' cannot be exported: the modes of its memory are fitted "
-            "to the value of its exponent; stream it with StreamingSession"
+            "a model with spike_mode='events' cannot be exported: a program has fixed shapes, and "
+            "its tokens are as many as the spikes; stream it with StreamingSession"
         )
     # Without gradients the scans run in place, which an exported program can record.
-    return copy.deepcopy(model).eval().requires_grad_(requires_grad=False)
+    frozen = copy.deepcopy(model).eval().requires_grad_(requires_grad=False)
+    for module in frozen.modules():
+        if isinstance(module, FractionalMambaBlock):
+            module.fix_modes()
+    return frozen
 
 
 def _checked_units(
@@ -302,7 +307,7 @@ def _checked_units(
 
 
 def _per_step(reader: Reader) -> int:
-    samples, size = reader.step * reader.rate, reader.tokenizer.stream_core.size
+    samples, size = reader.step * reader.rate, reader.tokenizer.core.size
     n = round(samples)
     if abs(samples - n) > 1e-6 * samples or n % size or not n:
         raise ValueError(

@@ -14,6 +14,7 @@ from neuros_neurofm.models._options import Tokenizer
 from neuros_neurofm.streaming._arrival import (
     check_late,
     check_same,
+    check_whole_bins,
     joined_rates,
     own_times,
     start_index,
@@ -31,14 +32,16 @@ class StreamingSession:
     """Feeds chunks of a running recording to a model and returns its outputs step by step.
 
     The outputs of all steps together are those of `model(...)` on the whole recording, whatever
-    the chunks. The state has the same size after a second and after a day.
+    the chunks. The state has the same size after a second and after a day; of event tokens
+    (`spike_mode="events"`) it holds those that coming steps see.
 
     A modality is in the stream from its first chunk until `leave`. A step of the grid is returned
     as soon as every modality in the stream has delivered each sample that is due by the end of the
-    step (with equal intervals), or a sample after it (with times of its own). Where a step ends
-    inside a patch, that takes one further sample: it tells whether the patch goes on. A modality
-    that has left is masked from then on. One whose next sample is overdue by more than `max_lag`
-    is taken out, so that no queue grows without bound; to come back it must say at which time.
+    step (with equal intervals), or a sample after it (with times of its own; of event tokens the
+    bin after it). Where a step ends inside a patch, that takes one further sample: it tells whether
+    the patch goes on. A modality that has left is masked from then on. One whose next sample is
+    overdue by more than `max_lag` is taken out, so that no queue grows without bound; to come back
+    it must say at which time.
 
     Args:
         model: A causal model with a `window`; it is put in evaluation mode.
@@ -128,6 +131,7 @@ class StreamingSession:
         Args:
             chunks: Modality -> samples (batch, time, channel), or a mapping as in the model's
                 `forward`. Any number of samples; rows and channels stay what they were at first.
+                `SpikeEvents` have times from the start of the chunk and the duration of whole bins.
             t: When the samples were taken, in seconds since the start of the stream; one value
                 for all modalities or one each. A number is the start of the chunk: samples that
                 are missing before it count as masked. A tensor (time,) holds a time per sample;
@@ -142,7 +146,8 @@ class StreamingSession:
         Raises:
             TypeError: What the model refuses.
             ValueError: What the model refuses; other rows, channels or ids than before; no
-                sampling rate; samples that come twice or belong to a step that was returned.
+                sampling rate; samples that come twice or belong to a step that was returned;
+                events that end within a bin.
         """
         streams = collect(
             chunks, self.model.modalities, units=units, masks=masks, times=None, rates=self.rates
@@ -224,26 +229,27 @@ class StreamingSession:
     def _read(self, name: str, stream: ModalityInput, t: float | Tensor | None) -> Source:
         reader, before = self._reader(name), self._sources.get(name)
         x = stream.x
-        if x is None or stream.events is not None:
-            raise ValueError(
-                f"{name}: a stream takes samples (batch, time, channel), not tokens or events"
-            )
+        if x is None:
+            raise ValueError(f"{name}: a stream takes samples (batch, time, channel), not tokens")
+        if stream.events is not None:
+            check_whole_bins(name, stream.events, reader.rate)
         own = t if stream.times is None else stream.times
         regular = not isinstance(own, Tensor)
         batch = None if self._core is None else self._core.recent.shape[0]
-        check_same(name, stream, before, batch, regular=regular)
+        exact = reader.exact(stream)
+        check_same(name, stream, before, batch, regular=regular, exact=exact)
         source = reader.join(stream, x, regular=regular) if before is None else before
         start = 0
         if isinstance(own, Tensor):
             stream = stream._replace(times=own_times(name, own, x, after=source.clock))
             first = float(own[0])
         else:
-            start = self._start(reader, before, own)
-            first = (start + 1) / reader.rate
+            start = self._start(reader, before, own, exact=exact)
+            first = (start + (not exact)) / reader.rate
         check_late(name, first, self._n_steps, self.step)
         return reader.read(source, stream, x, start)
 
-    def _start(self, reader: Reader, before: Source | None, t: float | None) -> int:
+    def _start(self, reader: Reader, before: Source | None, t: float | None, *, exact: bool) -> int:
         received = 0 if before is None else before.received
         if t is not None:
             return start_index(reader.name, t, reader.rate, received=received)
@@ -255,6 +261,9 @@ class StreamingSession:
             )
         if before is not None and before.present:
             return received
+        if exact and self._n_steps:
+            # A spike at the very end of the last step would have belonged to it.
+            return max(received, math.floor(self.time * reader.rate + 1e-6) + 1)
         return max(received, math.ceil(self.time * reader.rate - 1e-6))
 
     def _drain(self) -> list[StepOutput]:
@@ -310,6 +319,7 @@ class StreamingSession:
             forecast=forecast if "forecast" in self.model.heads else None,
             modalities=self.modalities,
             recent=self._core.recent,
+            read=self._core.read,
             n=self._core.n,
             model=self.model,
         )

@@ -1,7 +1,7 @@
 """From the samples of any set of channels to tokens with times, one class per kind of recording."""
 
-from neuros_neurofm.tokenizers._channel_set import TokenizerState
 from neuros_neurofm.tokenizers._events import SpikeEvents
+from neuros_neurofm.tokenizers._samples import TokenizerState
 from neuros_neurofm.tokenizers._tokens import Tokens
 from neuros_neurofm.tokenizers._units import UnitEmbedding
 from neuros_neurofm.tokenizers.calcium import CalciumTokenizer

@@ -9,14 +9,17 @@ from torch import Tensor, nn
 
 from neuros_neurofm.tokenizers._memory import NOTHING, Memory
 from neuros_neurofm.tokenizers._normalise import CausalNormalizer
-from neuros_neurofm.tokenizers._patches import (
-    Patched,
-    checked_signal,
-    patch_signal,
-    sample_times,
-    token_times,
-)
+from neuros_neurofm.tokenizers._patches import Patched, patch_signal, token_times
 from neuros_neurofm.tokenizers._pooling import ChannelPool
+from neuros_neurofm.tokenizers._samples import (
+    Samples,
+    TokenizerState,
+    checked_samples,
+    first_state,
+    long_gap,
+    split_waiting,
+    waiting_and_new,
+)
 from neuros_neurofm.tokenizers._tokens import Tokens
 from neuros_neurofm.tokenizers._units import UnitEmbedding
 
@@ -25,7 +28,6 @@ __all__ = [
     "FrontEnd",
     "Standardised",
     "Tokenised",
-    "TokenizerState",
     "frames",
 ]
 
@@ -72,36 +74,6 @@ class Tokenised(NamedTuple):
     valid: Tensor
     size: int
     known: Tensor | None = None
-
-
-class TokenizerState(NamedTuple):
-    """What a tokenizer remembers of a stream; its size does not grow with time.
-
-    Attributes:
-        memory: Sums, last samples and times, by the part that keeps them.
-        x: Samples of the patch in progress, (batch, waiting, channel).
-        valid: The same shape.
-        times: Seconds at which they were known, (batch, waiting), float64.
-
-    Examples:
-        >>> from neuros_neurofm.tokenizers import EMGTokenizer
-        >>> state = EMGTokenizer(8, sampling_rate=1000.0).init_state(2, 3)
-        >>> state.x.shape, state.memory
-        (torch.Size([2, 0, 3]), {})
-    """
-
-    memory: dict[str, Tensor]
-    x: Tensor
-    valid: Tensor
-    times: Tensor
-
-
-class _Samples(NamedTuple):
-    """Checked samples (batch, time, channel) with their times (batch, time)."""
-
-    x: Tensor
-    valid: Tensor
-    times: Tensor
 
 
 class ChannelSetTokenizer(nn.Module):
@@ -169,9 +141,7 @@ class ChannelSetTokenizer(nn.Module):
 
     def init_state(self, batch: int, channels: int) -> TokenizerState:
         """The state before the first sample."""
-        weight = self.pool.out.weight
-        x = weight.new_zeros(batch, 0, channels)
-        return TokenizerState({}, x, x.bool(), x.new_zeros(batch, 0, dtype=torch.float64))
+        return first_state(self.pool.out.weight, batch, channels)
 
     def advance(
         self,
@@ -187,18 +157,8 @@ class ChannelSetTokenizer(nn.Module):
         """Tokens of the patches that the chunk completes; the other samples wait in the state."""
         memory = Memory(state.memory)
         new = self._checked(x, mask, times, rate, memory)
-        if new.x.shape[::2] != state.x.shape[::2]:
-            raise ValueError(
-                f"{self.modality}: the stream began with (batch, channel) = "
-                f"{tuple(state.x.shape[::2])}, got {tuple(new.x.shape[::2])}"
-            )
-        samples = _Samples(*(torch.cat(pair, 1) for pair in zip(state[1:], new, strict=True)))
-        whole = samples.x.shape[1] // self.size * self.size
-        # Copies: a view would keep the whole chunk alive.
-        waiting = (part[:, whole:].clone() for part in samples)
-        tokenised = self._tokenised(
-            _Samples(*(part[:, :whole] for part in samples)), units, coords, memory
-        )
+        whole, waiting = split_waiting(waiting_and_new(self.modality, state, new), self.size)
+        tokenised = self._tokenised(whole, units, coords, memory)
         return tokenised, TokenizerState({**state.memory, **memory.after}, *waiting)
 
     def skip(
@@ -211,15 +171,7 @@ class ChannelSetTokenizer(nn.Module):
         rate: float | None = None,
     ) -> tuple[Tokenised, TokenizerState]:
         """Like `advance` with `n` masked samples, at a cost that does not grow with `n`."""
-        batch, waiting, channels = state.x.shape
-        # No part remembers more samples than the longest axis of what it keeps.
-        longest = max((max(t.shape, default=0) for t in state.memory.values()), default=0)
-        first = -waiting % self.size
-        spare = max(0, n - first - longest - self.size) // self.size * self.size
-        if spare:
-            ahead = state.memory.get("position", state.times.new_zeros(1, 1)) + spare
-            state = state._replace(memory={**state.memory, "position": ahead})
-        x = state.x.new_zeros(batch, n - spare, channels)
+        x, state = long_gap(n, self.size, state)
         mask = torch.zeros_like(x, dtype=torch.bool)
         return self.advance(x, state, units=units, mask=mask, times=None, coords=coords, rate=rate)
 
@@ -230,21 +182,21 @@ class ChannelSetTokenizer(nn.Module):
         times: Tensor | None,
         rate: float | None,
         memory: Memory,
-    ) -> _Samples:
-        dtype = self.pool.out.weight.dtype
-        clean, valid = checked_signal(self.modality, x, mask, dtype, counts=self.counts)
-        at = sample_times(
+    ) -> Samples:
+        return checked_samples(
             self.modality,
-            valid.any(-1),
+            x,
+            mask,
+            times,
             rate=self.sampling_rate or rate or 1.0,
-            times=times,
+            dtype=self.pool.out.weight.dtype,
+            counts=self.counts,
             memory=memory,
         )
-        return _Samples(clean, valid, at)
 
     def _tokenised(
         self,
-        samples: _Samples,
+        samples: Samples,
         units: Sequence[str] | None,
         coords: Tensor | None,
         memory: Memory,
@@ -260,7 +212,7 @@ class ChannelSetTokenizer(nn.Module):
         values = self._pooled(features, after, patched.valid.any(2))
         return Tokenised(Tokens(values, at, complete), vectors, x, valid, self.size)
 
-    def _none(self, samples: _Samples) -> Tokenised:
+    def _none(self, samples: Samples) -> Tokenised:
         x, valid, times = samples
         batch, _, channels = x.shape
         tokens = Tokens(

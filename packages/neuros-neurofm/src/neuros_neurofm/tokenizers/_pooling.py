@@ -3,6 +3,7 @@
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from torch.nn import functional
 
 __all__ = ["ChannelPool"]
 
@@ -30,7 +31,12 @@ class ChannelPool(nn.Module):
         valid: Bool[Tensor, "batch patch channel"],
     ) -> Float[Tensor, "batch patch d_model"]:
         """One vector per patch; 0 where no channel is valid."""
-        values = torch.addcmul(self.shift(units), features, 1.0 + self.gain(units))
+        # One product for both maps, the 1 as its bias.
+        both = torch.cat([self.gain.weight, self.shift.weight])
+        one = both.new_zeros(2, self.gain.out_features)
+        one[0] = 1.0
+        gain, shift = functional.linear(units, both, one.flatten()).chunk(2, -1)
+        values = torch.addcmul(shift, features, gain)
         scores = self.score(values).masked_fill(~valid.unsqueeze(-1), -torch.inf)
         # A patch without any valid channel would be softmax of -inf only.
         weights = scores.softmax(dim=2).masked_fill(~valid.unsqueeze(-1), 0.0)

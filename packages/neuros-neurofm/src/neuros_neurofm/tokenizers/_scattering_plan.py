@@ -199,6 +199,6 @@ def average(
         # Only outputs past the last one read these zeros.
         u = torch.nn.functional.pad(u, (0, end - u.shape[-1]))
     stretches = u[..., low.start : end].unfold(-1, size, low.hop)
-    # One matrix product: a batch of products, one per row, took three times as long.
+    # One matrix product: a batch of products, one per row, is slower (bench_scattering.py).
     blocks = stretches.reshape(-1, size) @ low.weights
     return blocks.view(*u.shape[:-1], -1)[..., :n_outputs]

@@ -4,12 +4,9 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from neuros_neurofm.tokenizers._channel_set import (
-    ChannelSetTokenizer,
-    Tokenised,
-    TokenizerState,
-)
+from neuros_neurofm.tokenizers._channel_set import ChannelSetTokenizer, Tokenised
 from neuros_neurofm.tokenizers._event_set import EventSetTokenizer
+from neuros_neurofm.tokenizers._samples import TokenizerState
 from neuros_neurofm.tokenizers._tokens import Tokens
 from neuros_neurofm.tokenizers._units import UnitEmbedding
 
@@ -33,20 +30,6 @@ class Tokenizer(nn.Module):
     def units(self) -> UnitEmbedding:
         """Vectors of the named channels."""
         return self.core.units
-
-    @property
-    def stream_core(self) -> ChannelSetTokenizer:
-        """The core, where it can take a recording chunk by chunk.
-
-        Raises:
-            ValueError: tokens of single spikes.
-        """
-        if isinstance(self.core, ChannelSetTokenizer):
-            return self.core
-        raise ValueError(
-            f"{self.modality}: tokens of single spikes cannot be streamed; use counts, "
-            f"mode='counts' (spike_mode='counts' in the model)"
-        )
 
     def calibrate(self, x: Tensor, *, units: Sequence[str], mask: Tensor | None = None) -> None:
         """Fixes mean and deviation of named channels; later calls stop estimating theirs.
@@ -129,7 +112,7 @@ class Tokenizer(nn.Module):
         Returns:
             A state for `step`.
         """
-        return self.stream_core.init_state(batch, channels)
+        return self.core.init_state(batch, channels)
 
     def step(
         self,
@@ -143,9 +126,9 @@ class Tokenizer(nn.Module):
     ) -> tuple[Tokens, TokenizerState]:
         """The next samples of a stream, any number of them, in constant memory.
 
-        The tokens of all steps together are those of `forward` on the whole recording; samples of
-        a patch that is not complete wait in the state. Every step takes the same channels, ids and
-        positions.
+        The tokens of all steps together are those of `forward` on the whole recording (tokens of
+        single spikes apart from their padding); samples of a patch that is not complete wait in
+        the state. Every step takes the same channels, ids and positions.
 
         Args:
             chunk: Samples, (batch, time, channel).
@@ -171,7 +154,7 @@ class Tokenizer(nn.Module):
             >>> tokens.times.tolist(), state.x.shape
             ([[0.05, 0.1]], torch.Size([1, 2, 2]))
         """
-        tokenised, state = self.stream_core.advance(
+        tokenised, state = self.core.advance(
             chunk, state, units=units, mask=mask, times=times, coords=coords
         )
         return tokenised.tokens, state

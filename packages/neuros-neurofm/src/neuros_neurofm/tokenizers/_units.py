@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from neuros_neurofm.ops._rms_norm import rms_norm
 from neuros_neurofm.tokenizers._id_table import IdTable, checked_ids
 from neuros_neurofm.tokenizers._memory import NOTHING, Memory
 from neuros_neurofm.tokenizers._patches import checked_signal
@@ -49,7 +50,6 @@ class UnitEmbedding(nn.Module):
             nn.Linear(N_STATISTICS + _N_COORDS + 1, dim),
             nn.GELU(),
             nn.Linear(dim, dim),
-            nn.RMSNorm(dim, elementwise_affine=False, eps=1e-6),
         )
 
     @property
@@ -124,8 +124,7 @@ class UnitEmbedding(nn.Module):
         if coords is not None:
             place[..., :_N_COORDS] = _checked_coords(coords, x.shape[-1]).to(place)
             place[..., _N_COORDS] = 1.0
-        inferred: Tensor = self.infer(torch.cat([statistics, place], dim=-1))
-        return inferred
+        return rms_norm(self.infer(torch.cat([statistics, place], dim=-1)), 1e-6)
 
     def forward(
         self,

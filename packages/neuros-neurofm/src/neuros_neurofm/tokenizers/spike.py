@@ -60,8 +60,7 @@ class SpikeTokenizer(Tokenizer):
     `mode="events"`: a spike of a unit with vector $v$ is the token $W v + s$ at the time of the
     spike, with a learned $s$ (Azabou et al. 2023). Rows have as many tokens as spikes, padded to
     the longest; padding is False in the mask and lies 1e9 s away. Tokens of equal time may stand in
-    any order. Inferred unit vectors rest on the patches that are complete at the spike. Event
-    tokens cannot be streamed.
+    any order. Inferred unit vectors rest on the patches that are complete at the spike.
 
     Both modes take counts (batch, time, unit) or `SpikeEvents` (or a tuple of times, units and
     rows). Counts in events mode must be whole: a spike of bin i is then at (i + 1) / rate, when it

@@ -1,49 +1,29 @@
 """Read weights of domains, with or without names and classes, and what they belong to."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from neuros_core.domains import ClassSourceWeights, SourceWeights
+
 __all__: list[str] = []
 
 
-@runtime_checkable
-class NamedWeights(Protocol):
-    """What `neuros_core.domains.SourceWeights` has: names and weights on the simplex."""
-
-    @property
-    def names(self) -> Sequence[str]: ...
-    @property
-    def weights(self) -> ArrayLike: ...
-
-
-@runtime_checkable
-class JointWeights(Protocol):
-    """What `neuros_core.domains.ClassSourceWeights` has: a joint of (domain, class)."""
-
-    @property
-    def names(self) -> Sequence[str]: ...
-    @property
-    def classes(self) -> Sequence[str]: ...
-    @property
-    def joint(self) -> ArrayLike: ...
-
-
-Weights: TypeAlias = NamedWeights | ArrayLike
+Weights: TypeAlias = SourceWeights | ClassSourceWeights | ArrayLike
 Shares: TypeAlias = NDArray[np.float64]
 Indices: TypeAlias = NDArray[np.int64]
 Names: TypeAlias = tuple[Sequence[str] | None, Sequence[str] | None]
 
 
-def read_simplex(name: str, weights: Weights | JointWeights) -> Shares:
+def read_simplex(name: str, weights: Weights) -> Shares:
     """Numbers on the simplex, (domain,) or (domain, class)."""
-    values = weights
-    if isinstance(weights, JointWeights):
+    values: object = weights
+    if isinstance(weights, ClassSourceWeights):
         values = weights.joint
-    elif isinstance(weights, NamedWeights):
+    elif isinstance(weights, SourceWeights):
         values = weights.weights
     w = np.array(values, dtype=np.float64)
     if w.ndim not in (1, 2) or not w.size:
@@ -56,7 +36,7 @@ def read_simplex(name: str, weights: Weights | JointWeights) -> Shares:
     return w
 
 
-def names_of(weights: Weights | JointWeights | None) -> Names:
+def names_of(weights: Weights | None) -> Names:
     """Names of the domains and of the classes, None where the weights have none."""
     return getattr(weights, "names", None), getattr(weights, "classes", None)
 
@@ -84,7 +64,7 @@ def places(cells: Iterable[Any], w: Shares) -> str:
 def cells_of(
     domain_ids: ArrayLike,
     class_ids: ArrayLike | None,
-    weights: Weights | JointWeights,
+    weights: Weights,
     shape: tuple[int, ...],
 ) -> Indices:
     """Index of every sample's weight in the row of all weights, (sample,)."""

@@ -6,6 +6,22 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+_MAX_SKIPPED_IN_A_ROW = 10
+
+
+def check_skipped(in_a_row: int) -> None:
+    """A gradient that stays infinite will not become finite by itself.
+
+    Raises:
+        FloatingPointError: More than 10 steps in a row were skipped.
+    """
+    if in_a_row > _MAX_SKIPPED_IN_A_ROW:
+        raise FloatingPointError(
+            f"{in_a_row} steps in a row had a NaN or infinite gradient, at most "
+            f"{_MAX_SKIPPED_IN_A_ROW} are skipped; lower the learning rate or look for bad "
+            "values in the data"
+        )
+
 
 def weighted_sum(
     terms: Mapping[str, Tensor], counts: Mapping[str, Tensor], totals: Mapping[str, Tensor]

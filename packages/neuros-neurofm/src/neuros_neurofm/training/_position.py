@@ -65,6 +65,11 @@ class LoaderPosition:
         sampler.load_state_dict(state)
         return iter(loader)
 
+    def share(self, loader: Iterable[Any]) -> float:
+        """Share of the epoch that is done, 0 where the loader does not know its length."""
+        length = length_of(loader)
+        return min(self.n_used / length, 1.0) if length else 0.0
+
     def finish(self, loader: Iterable[Any]) -> None:
         """End the epoch; the next one begins with the generators as they are now."""
         self.n_used = 0

@@ -1,6 +1,7 @@
 """What a trainer is built from: engine, precision, optimiser, objective, generator."""
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 import torch
@@ -77,6 +78,20 @@ def read_forward(model: nn.Module, accumulation: int, max_grad_norm: float | Non
         )
     chosen: Forward = forward
     return chosen
+
+
+def check_scheduler(path: str | Path, content: Mapping[str, Any], scheduler: object) -> None:
+    """A trainer with a scheduler goes on from a checkpoint with one, and only from that.
+
+    Raises:
+        ValueError: One of the two has none.
+    """
+    if (content["scheduler"] is None) != (scheduler is None):
+        has, this = ("no", "one") if content["scheduler"] is None else ("a", "none")
+        raise ValueError(
+            f"the checkpoint {path} has {has} scheduler, this trainer has {this}; "
+            "build it like the one that wrote the checkpoint"
+        )
 
 
 def describe_optimizer(optimizer: Optimizer) -> dict[str, Any]:

@@ -12,7 +12,6 @@ from torch.utils.data import Sampler
 
 from neuros_neurofm.training._domain_weights import (
     Indices,
-    JointWeights,
     Names,
     Shares,
     Weights,
@@ -76,7 +75,7 @@ class DomainWeightedSampler(Sampler[int]):
     def __init__(
         self,
         domain_ids: ArrayLike,
-        weights: Weights | JointWeights,
+        weights: Weights,
         *,
         num_samples: int,
         generator: Generator,
@@ -128,7 +127,7 @@ class DomainWeightedSampler(Sampler[int]):
             yield mine[position]
         self._position = 0
 
-    def set_weights(self, weights: Weights | JointWeights) -> None:
+    def set_weights(self, weights: Weights) -> None:
         """Draw with other weights from the next epoch on, such as those of a curriculum.
 
         Args:
@@ -224,9 +223,9 @@ class DomainWeightedSampler(Sampler[int]):
 def domain_weighted_loss(
     per_sample_loss: Tensor,
     domain_ids: ArrayLike,
-    weights: Weights | JointWeights,
+    weights: Weights,
     *,
-    sampling: Weights | JointWeights | None = None,
+    sampling: Weights | None = None,
     sampler: DomainWeightedSampler | None = None,
     class_ids: ArrayLike | None = None,
 ) -> DomainWeightedLoss:
@@ -286,7 +285,7 @@ def _sampling_share(
     w: Shares,
     names: Names,
     cells: Indices,
-    sampling: Weights | JointWeights | None,
+    sampling: Weights | None,
     sampler: DomainWeightedSampler | None,
 ) -> Shares:
     q = None if sampling is None else read_simplex("sampling", sampling)

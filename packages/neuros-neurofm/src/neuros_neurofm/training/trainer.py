@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from neuros_core import Callback, RunManifest
 from neuros_neurofm.training._checkpoint_file import read_checkpoint, write_checkpoint
-from neuros_neurofm.training._gradients import clip_gradient, weighted_sum
+from neuros_neurofm.training._gradients import check_skipped, clip_gradient, weighted_sum
 from neuros_neurofm.training._metrics import RunningMeans, content_hash
 from neuros_neurofm.training._position import LoaderPosition, groups, length_of
 from neuros_neurofm.training._random_state import undisturbed
@@ -21,6 +21,7 @@ from neuros_neurofm.training._setup import (
     Masker,
     build_fabric,
     build_objective,
+    check_scheduler,
     choose_precision,
     default_optimizer,
     describe_optimizer,
@@ -36,7 +37,6 @@ __all__ = ["MultiModalTrainer"]
 
 Batch: TypeAlias = Mapping[str, Any]
 
-_MAX_SKIPPED_IN_A_ROW = 10
 _PROGRESS = ("epoch", "global_step", "skipped_steps", "best_loss", "history", "_skipped_in_a_row")
 _logger = logging.getLogger(__name__)
 
@@ -289,12 +289,7 @@ class MultiModalTrainer:
                 scheduler differs from this trainer's.
         """
         content = read_checkpoint(path)
-        if (content["scheduler"] is None) != (self.scheduler is None):
-            has, this = ("no", "one") if content["scheduler"] is None else ("a", "none")
-            raise ValueError(
-                f"the checkpoint {path} has {has} scheduler, this trainer has {this}; "
-                "build it like the one that wrote the checkpoint"
-            )
+        check_scheduler(path, content, self.scheduler)
         try:
             self.model.load_state_dict(content["model"])
             self.loss.load_state_dict(content["loss"])
@@ -342,8 +337,7 @@ class MultiModalTrainer:
         """Tell the model the share of `fit` that is done; it follows from the position alone."""
         if self._set_progress is None or self._num_epochs is None:
             return
-        length = length_of(self.train_loader)
-        within = 0.0 if not length else min(self._position.n_used / length, 1.0)
+        within = self._position.share(self.train_loader)
         self._set_progress(min((self.epoch + within) / self._num_epochs, 1.0))
 
     def _prepare(self, raw: Batch, generator: Generator) -> Batch:
@@ -359,12 +353,7 @@ class MultiModalTrainer:
         self.skipped_steps += 1
         self._skipped_in_a_row += 1
         _logger.warning("step skipped: the gradient after step %d is not finite", self.global_step)
-        if self._skipped_in_a_row > _MAX_SKIPPED_IN_A_ROW:
-            raise FloatingPointError(
-                f"{self._skipped_in_a_row} steps in a row had a NaN or infinite gradient, at most "
-                f"{_MAX_SKIPPED_IN_A_ROW} are skipped; lower the learning rate or look for bad "
-                "values in the data"
-            )
+        check_skipped(self._skipped_in_a_row)
 
     def _end_step(self, loss: Tensor | None) -> None:
         if loss is None:
