@@ -66,7 +66,7 @@ def data(n_rows: int = 600, seed: int = 0) -> Tensor:
 # Known answers
 
 
-# Five trainings of 3 s on a loaded core, half a second on an idle one.
+# Five trainings of about a second.
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(5))
 def test_topk_recovers_a_dictionary_in_superposition(seed: int) -> None:
@@ -76,7 +76,7 @@ def test_topk_recovers_a_dictionary_in_superposition(seed: int) -> None:
     )
     coder.fit(x, steps=400, batch_size=512, lr=1e-2, generator=generator(seed))
     found = cosines(directions, coder)
-    # Measured: mean 0.998, smallest 0.996 at each of the five seeds; the specification asks for a
+    # The specification asks for a
     # mean of 0.98 at all seeds, 0.99 at their median, and no direction below 0.9.
     assert found.mean() >= 0.99
     assert found.min() >= 0.9
@@ -97,7 +97,8 @@ def test_other_activations_recover_it_too(activation: str, options: dict[str, An
     coder = SparseAutoencoder(
         latent_dim=32, dictionary_size=128, activation=activation, generator=generator(9), **options
     )
-    coder.fit(x, steps=600, batch_size=512, lr=1e-2, generator=generator())
+    coder.fit(x, steps=400, batch_size=512, lr=1e-2, generator=generator())
+    # Measured: relu 0.991, batchtopk 0.980, jumprelu 0.983, gated 0.974.
     assert cosines(directions, coder).mean() >= 0.95
 
 

@@ -7,6 +7,7 @@ format opens it. The header has a fixed length: it is written last, when the row
 import json
 import struct
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -43,18 +44,23 @@ class ShardWriter:
         zero = torch.zeros(width, dtype=torch.float64)
         self._moments = Moments(0, zero, zero)
         self._checksum = RowChecksum(width * dtype.itemsize)
+        self._worker = ThreadPoolExecutor(1)
         self._file = self._draft.open("wb")
         self._file.seek(_HEADER + 16 * width)
 
     def append(self, rows: Shaped[Tensor, "rows width"]) -> None:
         """Write rows; nothing is held back in memory."""
         rows = rows.contiguous()
-        moments = moments_of(rows)
+        # The system copies the rows while their moments are taken.
+        written = self._worker.submit(self._file.write, rows.view(torch.uint8).numpy().data)
+        try:
+            moments = moments_of(rows)
+            self._checksum.update(rows)
+        finally:
+            written.result()
         if not bool((moments.mean.isfinite() & moments.m2.isfinite()).all()):
             raise ValueError("the activations hold NaN or infinity")
         self._moments = merge(self._moments, moments)
-        self._checksum.update(rows)
-        self._file.write(rows.view(torch.uint8).numpy().data)
 
     def finish(self) -> str:
         """Complete the file, give it its name and return its checksum."""
@@ -70,6 +76,7 @@ class ShardWriter:
         head = struct.pack("<Q", len(text)) + text + moments
         self._file.seek(0)
         self._file.write(head)
+        self._worker.shutdown()
         self._file.close()
         # No fsync: what a killed process wrote stays, and after a power failure the checksum tells.
         self._draft.replace(self._path)
@@ -77,6 +84,7 @@ class ShardWriter:
 
     def abandon(self) -> None:
         """Remove what was written."""
+        self._worker.shutdown()
         self._file.close()
         self._draft.unlink(missing_ok=True)
 

@@ -260,7 +260,7 @@ class DetrendedFluctuationAnalysis:
         return layouts
 
 
-def slope_weights(sizes: Sequence[float]) -> Float[Tensor, " scale"]:
+def slope_weights(sizes: Sequence[int] | Sequence[float]) -> Float[Tensor, " scale"]:
     """Return the vector whose product with logarithms at `sizes` is their least-squares slope.
 
     Args:
