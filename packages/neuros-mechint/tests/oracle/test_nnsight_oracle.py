@@ -65,7 +65,7 @@ def traced(gpt2):
     return nnsight.NNsight(copy.deepcopy(gpt2))
 
 
-def close(ours, theirs) -> None:
+def assert_equal(ours, theirs) -> None:
     assert list(ours) == pytest.approx(theirs, abs=1e-5)
 
 
@@ -107,7 +107,7 @@ def test_a_sweep_over_positions_equals_a_loop_of_traces(gpt2, traced) -> None:
     table = ResidualStreamPatcher(gpt2).systematic_patching(
         None, CLEAN, CORRUPTED, METRIC, positions=range(N_TIME)
     )
-    close(table.value, values)
+    assert_equal(table.value, values)
 
 
 @torch.no_grad()
@@ -126,7 +126,7 @@ def test_a_sweep_over_heads_equals_a_loop_of_traces(gpt2, traced) -> None:
     table = AttentionPatcher(gpt2).systematic_patching(
         None, CLEAN, CORRUPTED, METRIC, heads=range(N_HEADS)
     )
-    close(table.value, values)
+    assert_equal(table.value, values)
 
 
 @torch.no_grad()
@@ -142,7 +142,7 @@ def test_a_sweep_over_neurons_equals_a_loop_of_traces(gpt2, traced) -> None:
             logits = traced.output.logits.save()
         values.append(METRIC(logits).mean().item())
     table = MLPPatcher(gpt2).systematic_patching([1], CLEAN, CORRUPTED, METRIC, neurons=range(8))
-    close(table.value, values)
+    assert_equal(table.value, values)
 
 
 def test_attribution_patching_equals_gradients_of_a_trace(gpt2, traced) -> None:
@@ -158,4 +158,4 @@ def test_attribution_patching_equals_gradients_of_a_trace(gpt2, traced) -> None:
         value = value.save()
     effects = ((kept - value) * gradient).sum((0, 2)).tolist()
     table = attribution_patching(gpt2, CLEAN, CORRUPTED, METRIC, ["transformer.h.1"])
-    close(table.effect, effects)
+    assert_equal(table.effect, effects)

@@ -84,7 +84,7 @@ def looped(bridge, name: str, parts) -> list[float]:
     return values
 
 
-def close(ours, theirs) -> None:
+def assert_equal(ours, theirs) -> None:
     assert list(ours) == pytest.approx(theirs, abs=1e-5)
 
 
@@ -110,7 +110,7 @@ def test_a_sweep_over_positions_equals_its_loop(gpt2, bridge, layer: int) -> Non
     table = ResidualStreamPatcher(gpt2).systematic_patching(
         layer, CLEAN, CORRUPTED, METRIC, positions=range(N_TIME)
     )
-    close(table.value, looped(bridge, f"blocks.{layer}.hook_resid_post", parts))
+    assert_equal(table.value, looped(bridge, f"blocks.{layer}.hook_resid_post", parts))
 
 
 @torch.no_grad()
@@ -123,7 +123,7 @@ def test_a_sweep_equals_its_own_patching_function(gpt2, bridge) -> None:
     table = ResidualStreamPatcher(
         gpt2, sites=[f"transformer.h.{k}:in" for k in range(N_LAYERS)]
     ).systematic_patching(None, CLEAN, CORRUPTED, METRIC, positions=range(N_TIME))
-    close(table.value, theirs.flatten().tolist())
+    assert_equal(table.value, theirs.flatten().tolist())
 
 
 @torch.no_grad()
@@ -140,11 +140,11 @@ def test_a_sweep_over_heads_equals_its_loop(gpt2, bridge) -> None:
         if kept[name].ndim == 4
         else [(..., slice(h * size, (h + 1) * size)) for h in range(N_HEADS)]
     )
-    close(table.value, looped(bridge, name, parts))
+    assert_equal(table.value, looped(bridge, name, parts))
 
 
 @torch.no_grad()
 def test_a_sweep_over_mlps_equals_its_loop(gpt2, bridge) -> None:
     table = MLPPatcher(gpt2).systematic_patching(None, CLEAN, CORRUPTED, METRIC)
     values = [looped(bridge, f"blocks.{k}.hook_mlp_out", [...])[0] for k in range(N_LAYERS)]
-    close(table.value, values)
+    assert_equal(table.value, values)

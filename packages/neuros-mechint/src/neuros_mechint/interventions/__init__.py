@@ -9,7 +9,7 @@ from neuros_mechint.interventions.ablation import (
     NeuronAblation,
 )
 from neuros_mechint.interventions.attribution_patching import attribution_patching
-from neuros_mechint.interventions.causal_graph import CausalGraph
+from neuros_mechint.interventions.causal_graph import CausalGraph, build_causal_graph
 from neuros_mechint.interventions.counterfactuals import Counterfactual, CounterfactualSearch
 from neuros_mechint.interventions.information_flow import InformationFlow
 from neuros_mechint.interventions.mediation import CausalMediation, Effects
@@ -54,6 +54,7 @@ __all__ = [
     "StructuralCausalModel",
     "VirtualLesion",
     "attribution_patching",
+    "build_causal_graph",
     "cross_entropy",
     "kl_divergence",
     "logit_difference",
