@@ -54,15 +54,17 @@ def test_forward_loss_and_gradients_are_equal(n_dead: int) -> None:
     theirs = output.latent_acts.sort(1, descending=True)
     torch.testing.assert_close(values, theirs.values, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(indices, output.latent_indices.gather(1, theirs.indices))
-    # Theirs divides by the total variance, ours by the number of coordinates; its auxiliary loss
+    # Theirs divides by the total variance of the data; ours the error by the number of
+    # coordinates, and the auxiliary loss by the variance of the error, as the paper's code. Theirs
     # counts whole, ours with the 1/32 of the paper. k_aux is half the width in both.
     factor = x.numel() / (x - x.mean(0)).square().sum()
     expected = factor * result.terms["mse"]
     if n_dead:
-        torch.testing.assert_close(
-            factor * 32 * result.terms["auxk"], output.auxk_loss, rtol=1e-5, atol=1e-5
-        )
-        expected = expected + factor * 32 * result.terms["auxk"]
+        error = x - result.reconstruction.detach()
+        variance = (error - error.mean(0)).square().mean()
+        auxk = factor * 32 * variance * result.terms["auxk"]
+        torch.testing.assert_close(auxk, output.auxk_loss, rtol=1e-5, atol=1e-5)
+        expected = expected + auxk
     torch.testing.assert_close(factor * result.terms["mse"], output.fvu, rtol=1e-5, atol=1e-5)
     (output.fvu + output.auxk_loss).backward()
     parameters = [coder.W_dec]

@@ -17,6 +17,7 @@ from neuros_mechint.sae import (
     Transcoder,
 )
 from neuros_mechint.sae._geometry import geometric_median
+from neuros_mechint.sae._losses import evaluate
 from neuros_mechint.sae._recipe import Recipe
 from neuros_mechint.sae._session import Session
 from neuros_mechint.sae._sources import RowBuffer, as_store
@@ -128,30 +129,71 @@ def test_longer_prefixes_of_a_matryoshka_dictionary_explain_more(activation: str
 
 
 def share_of_dead(revive: Any) -> tuple[float, float]:
-    """Dead features and last loss when 19 of 20 features start with a short encoder."""
-    x, _ = superposition(16, 16, 4_000, 0.3)
+    """Dead features and last error when half of the features start with a short encoder.
+
+    About 19 of the 32 planted directions are active in a row, and k = 12: an error is left, which
+    more features help to explain.
+    """
+    x, _ = superposition(32, 28, 6_000, 0.6)
     coder = SparseAutoencoder(
-        latent_dim=16, dictionary_size=128, activation="topk", k=2, generator=generator(1)
+        latent_dim=28, dictionary_size=8 * 32, activation="topk", k=12, generator=generator(1)
     )
     with torch.no_grad():
-        coder.W_enc[:121] *= 0.02
+        coder.W_enc[:128] *= 0.02
     log = coder.fit(
-        x, steps=150, batch_size=256, lr=3e-3, revive=revive, dead_after=2_000,
+        x, steps=200, batch_size=256, lr=6e-3, revive=revive, dead_after=5_120,
         generator=generator(),
     )  # fmt: skip
     assert (log.revived > 0) == (revive == "resample")
     assert ("auxk" in log.terms) == (revive == "auxk")
-    silent = coder.encode(x).amax(0) <= 0
-    return float(silent.float().mean()), float(log.loss[-10:].mean())
+    silent = float((coder.encode(x).amax(0) <= 0).float().mean())
+    # What training counts as dead, and what never fires in the data, agree but for a few.
+    assert abs(silent - log.dead_fraction) < 0.02
+    return silent, float(log.terms["mse"][-10:].mean())
 
 
-def test_reviving_features_gives_them_work() -> None:
-    dead, loss = share_of_dead(None)
-    assert dead > 0.8
-    for revive in ("auxk", "resample"):
-        less_dead, lower_loss = share_of_dead(revive)
-        assert less_dead < dead - 0.05
-        assert lower_loss < loss
+@pytest.mark.slow  # Three trainings of 0.5 to 0.8 s.
+def test_reviving_gives_dead_features_work() -> None:
+    dead, error = share_of_dead(None)
+    revived, lower_error = share_of_dead("auxk")
+    restarted, _ = share_of_dead("resample")
+    # The specification asks for less than 5 % where more than 20 % are dead without; measured 0 %
+    # and 50 %. An auxiliary loss that is not divided by the variance of the error leaves 8 %.
+    assert dead > 0.2
+    assert revived < 0.05
+    assert lower_error < error
+    # The specification names no number for resampling; measured 8 %.
+    assert restarted < dead / 2
+
+
+def test_an_error_without_variance_revives_nothing() -> None:
+    coder, dead = small().train(), torch.arange(32) < 16
+    one_row = data(1)
+    result = evaluate(coder, one_row, one_row, dead)
+    assert result.terms["auxk"] == 0
+    torch.autograd.backward(result.loss)
+    assert coder.W_enc.grad.isfinite().all()
+
+
+def test_the_pull_on_dead_features_does_not_fade_with_the_error() -> None:
+    coder, dead, x = small().train(), torch.arange(32) < 16, data(50) - 3.0
+    # Without biases a coder is homogeneous: smaller rows give a smaller error of the same shape.
+    whole = evaluate(coder, x, x, dead).terms["auxk"]
+    fainter = evaluate(coder, 0.01 * x, 0.01 * x, dead).terms["auxk"]
+    torch.testing.assert_close(fainter, whole, rtol=1e-4, atol=1e-7)
+    assert whole > 0
+
+
+def test_the_loss_of_dead_features_follows_its_formula() -> None:
+    coder, x = small().train(), data(50) - 3.0
+    dead = torch.zeros(32, dtype=torch.bool)
+    dead[5] = True
+    result = evaluate(coder, x, x, dead)
+    error = x - result.reconstruction.detach()
+    # One dead feature is always among the strongest four dead ones.
+    told = (x @ coder.W_enc[5]).relu()[:, None] * coder.W_dec[5]
+    share = (told - error).square().sum() / (error - error.mean(0)).square().sum()
+    torch.testing.assert_close(result.terms["auxk"], share / 32)
 
 
 # Constraints and units

@@ -181,8 +181,10 @@ class Coder(nn.Module):
             batch_size: Rows of one step.
             lr: Learning rate; None takes $2 \cdot 10^{-4} / \sqrt{F / 16384}$ (Gao 2024).
             revive: What happens to dead features: `"auxk"` adds the loss by which they explain the
-                error of the others, $\Vert e - \hat e \Vert^2 / 32$ (Gao 2024); `"resample"`
-                restarts them at badly reconstructed rows until the rate falls (Bricken 2023).
+                error of the others,
+                $\frac{1}{32} \Vert e - \hat e \Vert^2 / \Vert e - \bar e \Vert^2$ (Gao 2024);
+                `"resample"` restarts them at badly reconstructed rows until the rate falls
+                (Bricken 2023).
             dead_after: Rows without firing after which a feature is dead; None takes $10^6$ or a
                 tenth of all rows of the training, whichever is smaller.
             generator: Source of the order, on the CPU; None is a generator with seed 0.

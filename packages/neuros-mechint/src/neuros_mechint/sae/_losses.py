@@ -124,10 +124,21 @@ def _revival(
     error: Float[Tensor, "batch n_out"],
     dead: Bool[Tensor, "feature"],
 ) -> Float[Tensor, ""]:
-    r"""Mean square of $e - \hat e$: dead features alone explain the error (Gao 2024, A.2)."""
+    r"""Share of the error that dead features alone leave unexplained (Gao 2024, A.2).
+
+    $\frac{\langle (e - \hat e)^2 \rangle}{\langle (e - \bar e)^2 \rangle}$ with the error $e$, its
+    mean $\bar e$ over the batch and its reconstruction $\hat e$ from the $k_{aux}$ strongest dead
+    features of each row, $k_{aux}$ half the width. The paper's code divides so too: a plain mean
+    square, and with it the pull on the features, would fade while the error shrinks. An error
+    without variance asks for nothing: the term is 0, where a division would give infinity.
+    """
     which = dead.nonzero()[:, 0]
     pre = torch.addmm(coder.encoder_bias()[which], x, coder.W_enc[which].T)
     k = min(max(sum(coder.out_widths) // 2, 1), len(which))
     strongest = pre.topk(k, sorted=False)
     features = torch.zeros_like(pre).scatter(1, strongest.indices, strongest.values.relu())
-    return nn.functional.mse_loss(features @ coder.W_dec[which], error)
+    left = nn.functional.mse_loss(features @ coder.W_dec[which], error)
+    variance = (error - error.mean(0)).square().mean()
+    # In the units of training the data has about unit variance, so this is rounding alone.
+    explainable = variance > torch.finfo(error.dtype).eps
+    return left * torch.where(explainable, variance.reciprocal(), 0.0)
