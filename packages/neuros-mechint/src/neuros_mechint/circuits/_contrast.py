@@ -13,9 +13,9 @@ from neuros_mechint.activations._state import preserved
 from neuros_mechint.activations.batched import stream_batched
 from neuros_mechint.circuits._graph_model import CircuitGraph
 from neuros_mechint.circuits._wiring import Edge, Readers
-from neuros_mechint.interventions.metrics import Metric
+from neuros_mechint.interventions.metrics import Metric, measured
 
-__all__ = ["ABLATIONS", "Contrast", "Masks", "mean_metric", "metric_tensor", "only_value"]
+__all__ = ["ABLATIONS", "Contrast", "Masks", "mean_metric", "only_value"]
 
 ABLATIONS = ("resample", "mean", "zero")
 Masks: TypeAlias = Mapping[int, Mapping[int, Tensor]]
@@ -83,7 +83,7 @@ class Contrast:
         return [found[k] for k in range(len(edit_sets))]
 
     def _measure(self, output: Any) -> Tensor:
-        return metric_tensor(self.metric, output)
+        return measured(self.metric, output)
 
     def _targets(self, corrupted: Any, ablation: str) -> tuple[Tensor, ...]:
         written = self.base.written
@@ -138,19 +138,7 @@ class _Shift:
 
 def mean_metric(metric: Metric, output: Any) -> float:
     """Metric of an output, averaged over rows."""
-    return float(metric_tensor(metric, output).detach().double().mean())
-
-
-def metric_tensor(metric: Metric, output: Any) -> Tensor:
-    """Metric of an output.
-
-    Raises:
-        TypeError: When it is no tensor.
-    """
-    value = metric(output)
-    if not isinstance(value, Tensor):
-        raise TypeError(f"metric needs to return a tensor, got {type(value).__name__}")
-    return value
+    return float(measured(metric, output).detach().double().mean())
 
 
 def _mean_row(value: Float[Tensor, "batch *rest"]) -> Float[Tensor, "batch *rest"]:

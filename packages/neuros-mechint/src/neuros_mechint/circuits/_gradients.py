@@ -9,9 +9,10 @@ from neuros_mechint.activations import Compose, Edit, EditContext, Interpolate, 
 from neuros_mechint.activations._inputs import call_arguments, count_rows
 from neuros_mechint.activations.batched import run_batched
 from neuros_mechint.attribution._quadrature import gauss_legendre
-from neuros_mechint.circuits._contrast import Contrast, metric_tensor
+from neuros_mechint.circuits._contrast import Contrast
 from neuros_mechint.circuits._graph_model import CircuitGraph
 from neuros_mechint.circuits._wiring import Edge
+from neuros_mechint.interventions.metrics import measured
 
 __all__ = ["Probes", "path_scores", "point_scores"]
 
@@ -48,7 +49,7 @@ class _Probe:
 def point_scores(contrast: Contrast, probes: Probes) -> dict[Edge, float]:
     """Scores from the gradient of the clean run, which was recorded with the probes (EAP)."""
     with torch.enable_grad():
-        objective = metric_tensor(contrast.metric, contrast.base.output).mean()
+        objective = measured(contrast.metric, contrast.base.output).mean()
     return _edge_scores(contrast, probes.gradients(objective))
 
 
@@ -95,7 +96,7 @@ def _weighted_gradients(
         )
         objective = torch.stack(
             [
-                weight * metric_tensor(contrast.metric, output).mean()
+                weight * measured(contrast.metric, output).mean()
                 for weight, output in zip(weights, outputs, strict=True)
             ]
         ).sum()

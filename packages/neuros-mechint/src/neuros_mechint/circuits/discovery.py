@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from neuros_mechint.activations import SiteLike
 from neuros_mechint.activations._container import first_tensor
 from neuros_mechint.activations.site import as_site
-from neuros_mechint.circuits._contrast import ABLATIONS, Contrast, metric_tensor, only_value
+from neuros_mechint.circuits._contrast import ABLATIONS, Contrast, only_value
 from neuros_mechint.circuits._edge_search import exact_scores, greedy_scores, verified_scores
 from neuros_mechint.circuits._gradients import Probes, path_scores, point_scores
 from neuros_mechint.circuits._graph_model import CircuitGraph
@@ -20,7 +20,7 @@ from neuros_mechint.circuits._residual_graph import residual_graph
 from neuros_mechint.circuits._wiring import Edge
 from neuros_mechint.circuits.circuit import Circuit
 from neuros_mechint.interventions._structure import n_heads
-from neuros_mechint.interventions.metrics import Metric, cross_entropy
+from neuros_mechint.interventions.metrics import Metric, cross_entropy, measured
 from neuros_mechint.interventions.patching import ActivationPatcher
 
 __all__ = ["CircuitDiscovery"]
@@ -348,7 +348,7 @@ def _graph_of(model: nn.Module) -> CircuitGraph:
 def _loss(metric: Metric | None, target: Tensor) -> Callable[[Any], Tensor]:
     """Loss of an output against the behaviour that is to be kept."""
     if metric is not None:
-        return lambda output: (metric_tensor(metric, output) - target).abs().mean()
+        return lambda output: (measured(metric, output) - target).abs().mean()
     if target.is_floating_point():
         return lambda output: _squared_error(first_tensor(output), target)
     entropy = cross_entropy(target)

@@ -9,13 +9,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from neuros_mechint._bootstrap import as_rng
-from neuros_mechint.circuits._contrast import Contrast, metric_tensor, only_value
+from neuros_mechint.circuits._contrast import Contrast, only_value
 from neuros_mechint.circuits._controls import magnitude_control, random_controls
 from neuros_mechint.circuits._hashes import row_hashes
 from neuros_mechint.circuits._wiring import Edge
 from neuros_mechint.circuits.circuit import Circuit
 from neuros_mechint.evidence import hierarchical_bootstrap
-from neuros_mechint.interventions.metrics import Metric
+from neuros_mechint.interventions.metrics import Metric, measured
 from neuros_mechint.interventions.patching import recovery
 
 __all__ = ["CircuitEvidence", "validate_circuit"]
@@ -191,7 +191,7 @@ class _Scores:
         return self._rows
 
     def _note(self, output: Any) -> Tensor:
-        value = metric_tensor(self._metric, output)
+        value = measured(self._metric, output)
         self._rows = value.detach().to("cpu", torch.float64)
         return value
 

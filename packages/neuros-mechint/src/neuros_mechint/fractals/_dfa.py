@@ -157,7 +157,7 @@ class DetrendedFluctuationAnalysis:
         signals, sizes, squares = self._squares(x, dim)
         usable = (squares > 0).all(-1)
         logs = torch.where(usable[..., None], squares, 1.0).log() / 2
-        alpha = (logs * slope_weights(sizes)).sum(-1)
+        alpha = (logs * slope_weights(sizes).to(logs.device)).sum(-1)
         if self.bias_correction:
             alpha = corrected(alpha, sizes, self.order)
         alpha = torch.where(usable, alpha, math.nan)

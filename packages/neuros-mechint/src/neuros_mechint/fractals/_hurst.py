@@ -62,11 +62,10 @@ class HurstExponent:
     - `"whittle"`: maximum of the likelihood over all frequencies; for noise known to be fractional.
     - `"wavelet"`: the same over wavelet octaves; parabolic drifts do not change it at all.
     - `"abry_veitch"`: weighted line through the octaves from the third on; for noise that is
-      self-similar at long times only. Its bias is -0.06 at $H = 0.2$.
+      self-similar at long times only. It reads anti-persistent noise too low.
     - `"local_whittle"`: power law over the lowest $N^{0.65}$ frequencies; for the same.
     - `"dfa"`: `DetrendedFluctuationAnalysis`, and `"rs"`, the rescaled range less its expectation
-      for white noise: for comparison with the literature. The bias of the second is +0.06 at
-      $H = 0.2$ and -0.08 at 0.8.
+      for white noise: for comparison with the literature. The second is drawn towards 0.5.
 
     Args:
         method: as above.
@@ -206,10 +205,16 @@ class HurstExponent:
 
     def _of_rows(self, rows: Float[Tensor, "batch time"]) -> tuple[Tensor, Tensor, Tensor]:
         if self.kind == "noise":
-            return (*self._of_noise(centred(rows)), torch.zeros(len(rows), dtype=torch.bool))
+            return (
+                *self._of_noise(centred(rows)),
+                torch.zeros(len(rows), dtype=torch.bool, device=rows.device),
+            )
         steps = centred(rows.double().diff())
         if self.kind == "path":
-            return (*self._of_noise(steps), torch.ones(len(rows), dtype=torch.bool))
+            return (
+                *self._of_noise(steps),
+                torch.ones(len(rows), dtype=torch.bool, device=rows.device),
+            )
         # Both are estimated, so that no gradient depends on the other items of the batch.
         x = centred(rows)
         is_path = _likelier_path(x.detach(), steps.detach())

@@ -126,6 +126,7 @@ def objective(
         >>> abs(objective(exact, family, torch.tensor([0.4]).double()).slope.item()) < 1e-6
         True
     """
+    family = _beside(power, family)
     p = family.weights
     log_f, first, second = (part @ family.series for part in _chebyshev(H))
     # Relative to its largest term, so that no spectrum overflows.
@@ -161,6 +162,7 @@ def information(
         >>> round(error.item(), 4)
         0.0098
     """
+    family = _beside(H, family)
     p, first = family.weights, _chebyshev(H)[1] @ family.series
     return count * ((first.square() * p).sum(-1) - (first * p).sum(-1).square())
 
@@ -186,6 +188,7 @@ def maximise(power: Float[Tensor, "batch freq"], family: Family) -> Float[Tensor
         >>> round(maximise((0.4 * ln_f).exp()[None], family).item(), 9)
         0.4
     """
+    family = _beside(power, family)
     with torch.no_grad():
         at_nodes = (power @ family.inverse).log() + family.offset
         H = _minimum(at_nodes @ family.transform)
@@ -193,6 +196,11 @@ def maximise(power: Float[Tensor, "batch freq"], family: Family) -> Float[Tensor
     interior = (H > _LOW + 1e-9) & (H < _HIGH - 1e-9)
     step = found.slope / found.curvature.detach()
     return torch.where(interior, H - torch.where(interior, step, 0.0), H)
+
+
+def _beside(x: Tensor, family: Family) -> Family:
+    """The family on the device of `x`."""
+    return Family(*(part.to(x.device) for part in family))
 
 
 def _minimum(series: Float[Tensor, "batch degree"]) -> Float[Tensor, " batch"]:
