@@ -540,3 +540,33 @@ def test_tensors_that_are_no_rows_are_refused() -> None:
     for bad in cases:
         with pytest.raises(ValueError, match="activations need"):
             as_store(bad)
+
+
+class Counting(nn.Module):
+    """A model that counts its forwards, and whose `train` changes a weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+        self.register_buffer("count", torch.zeros(()))
+
+    def train(self, mode: bool = True) -> "Counting":
+        with torch.no_grad():
+            self.linear.weight += 1
+        return super().train(mode)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.count += 1
+        return self.linear(x)
+
+
+def test_training_on_a_model_leaves_its_buffers_weights_and_mode() -> None:
+    torch.manual_seed(0)
+    model = Counting()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    coder = SparseAutoencoder(latent_dim=4, dictionary_size=8, activation="topk", k=1)
+    loader = [torch.randn(64, 4) for _ in range(4)]
+    coder.train_on_activations(model, loader, "linear", batch_size=32)
+    assert model.training
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name]), name

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from neuros_mechint.activations._digest import chain, model_digest
-from neuros_mechint.activations._forwards import batch_arguments, evaluating
+from neuros_mechint.activations._forwards import batch_arguments
 from neuros_mechint.activations._shard import DTYPES, Shard, ShardWriter
+from neuros_mechint.activations._state import evaluating
 from neuros_mechint.activations._store_index import ShardEntry, StoreIndex, shard_path
 from neuros_mechint.activations.cache import convert
 from neuros_mechint.activations.intervene import run

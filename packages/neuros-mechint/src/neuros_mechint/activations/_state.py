@@ -1,4 +1,4 @@
-"""Buffers as they were: what a forward of ours changed is put back."""
+"""Buffers and modes as they were: what a forward of ours changed is put back."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Snapshot", "preserved"]
+__all__ = ["Snapshot", "evaluating", "preserved"]
 
 
 class Snapshot:
@@ -43,6 +43,21 @@ def preserved(model: nn.Module) -> Iterator[Snapshot]:
         yield snapshot
     finally:
         snapshot.restore()
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Run a block in evaluation mode; every module gets its own mode and buffers back."""
+    # Attributes, not `model.eval()`: an overridden `train` may change weights, as LoRA layers do.
+    modes = [(module, module.training) for module in model.modules()]
+    with preserved(model):
+        try:
+            for module, _ in modes:
+                module.training = False
+            yield
+        finally:
+            for module, training in modes:
+                module.training = training
 
 
 def _same(a: Tensor | None, b: Tensor | None) -> bool:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from neuros_mechint.activations._state import preserved
+from neuros_mechint.activations._state import evaluating
 
 __all__ = ["undisturbed"]
 
@@ -21,20 +21,14 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
     That is the random state of Python, NumPy and torch (CPU and CUDA), the mode of every module,
     every buffer, gradient and `requires_grad`.
     """
-    # Attributes, not `model.eval()`: an overridden `train` may change weights, as LoRA layers do.
-    modes = [(module, module.training) for module in model.modules()]
     gradients = [(p, p.grad, p.requires_grad) for p in model.parameters()]
     draws = _RandomState()
     try:
-        with preserved(model), torch.no_grad():
-            for module, _ in modes:
-                module.training = False
+        with evaluating(model), torch.no_grad():
             for parameter, _, _ in gradients:
                 parameter.grad = None
             yield
     finally:
-        for module, training in modes:
-            module.training = training
         for parameter, gradient, wanted in gradients:
             parameter.requires_grad_(wanted)
             parameter.grad = gradient

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from neuros_mechint.activations import ActivationStore, SiteLike, run
-from neuros_mechint.activations._forwards import batch_arguments, evaluating
+from neuros_mechint.activations._forwards import batch_arguments
 from neuros_mechint.activations._inputs import Arguments
+from neuros_mechint.activations._state import evaluating
 
 __all__ = [
     "Coding",

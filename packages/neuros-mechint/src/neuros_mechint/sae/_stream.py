@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from neuros_mechint.activations import Site, run
-from neuros_mechint.activations._inputs import call_arguments
+from neuros_mechint.activations._forwards import batch_arguments
 from neuros_mechint.activations.site import as_site
 from neuros_mechint.sae._coder import Coder
 from neuros_mechint.sae._recipe import Recipe, TrainLog
@@ -136,7 +136,7 @@ def _forward(
     model: nn.Module, batch: Any, sites: list[Site], *, stop: bool, place: str
 ) -> dict[Site, Tensor]:
     """Rows of every site from one forward."""
-    args, kwargs = call_arguments(model, tuple(batch) if isinstance(batch, list) else batch)
+    args, kwargs = batch_arguments(model, batch)
     with torch.no_grad():
         cache = run(model, *args, capture=sites, stop=stop, **kwargs).cache
     rows = {}

@@ -8,8 +8,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from neuros_mechint.activations import ActivationStore, SiteLike, Splice, run, run_batched
-from neuros_mechint.activations._forwards import batch_arguments, evaluating
+from neuros_mechint.activations._forwards import batch_arguments
 from neuros_mechint.activations._inputs import count_rows
+from neuros_mechint.activations._state import evaluating
 from neuros_mechint.sae._rows import Coding, check_coder, coding, feature_numbers, row_batches
 
 if TYPE_CHECKING:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from neuros_mechint.activations._state import evaluating
 from neuros_mechint.sae._checkpoint import Checkpoint, Position
 from neuros_mechint.sae._coder import Coder
 from neuros_mechint.sae._recipe import Recipe, Revive, StepCallback, TrainLog
@@ -181,7 +182,7 @@ class MultiLayerSAETrainer:
         saved = file.read()
         if saved is not None:
             stream.restore(saved)
-        with _training(self._everyone), _evaluating(model):
+        with _training(self._everyone), evaluating(model):
             n_batches = len(dataloader) * num_epochs if isinstance(dataloader, Sized) else None
             place = 0
             for epoch in range(num_epochs):
@@ -232,15 +233,3 @@ def _training(coders: Iterable[Coder]) -> Iterator[None]:
     finally:
         for coder in coders:
             coder.eval()
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Every module in evaluation mode, and in its own mode again afterwards."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
