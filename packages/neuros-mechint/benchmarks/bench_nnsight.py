@@ -5,9 +5,7 @@ One thread; both sides interleaved; the shortest of the rounds counts, which is 
 
 import copy
 import importlib.metadata
-import time
 import warnings
-from collections.abc import Callable
 
 import pytest
 import torch
@@ -18,7 +16,7 @@ from neuros_mechint.interventions import ResidualStreamPatcher, logit_difference
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
-    transformers = pytest.importorskip("transformers")
+    pytest.importorskip("transformers")
     nnsight = pytest.importorskip("nnsight")
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -26,47 +24,8 @@ PEER = f"nnsight {importlib.metadata.version('nnsight')}"
 METRIC = logit_difference(3, 5)
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with torch.no_grad():
-        yield
-    torch.set_num_threads(n_threads)
-
-
-def gpt2(n_layers: int = 4, width: int = 128) -> nn.Module:
-    torch.manual_seed(0)
-    config = transformers.GPT2Config(
-        n_layer=n_layers, n_embd=width, n_head=4, vocab_size=1000, n_positions=64,
-        bos_token_id=0, eos_token_id=0,
-    )  # fmt: skip
-    return transformers.GPT2LMHeadModel(config).eval()
-
-
 def tokens(n_time: int, seed: int = 0) -> torch.Tensor:
     return torch.randint(0, 1000, (1, n_time), generator=torch.Generator().manual_seed(seed))
-
-
-def shortest(*sides: Callable[[], object], rounds: int) -> list[float]:
-    """Shortest time of each side, one after the other in every round."""
-    best = [float("inf")] * len(sides)
-    for side in sides:
-        side()
-    for _ in range(rounds):
-        for k, side in enumerate(sides):
-            start = time.perf_counter()
-            side()
-            best[k] = min(best[k], time.perf_counter() - start)
-    return best
-
-
-def report(what: str, peer: str, ratio: float, bar: float, missed: str = "") -> None:
-    """Print one row and hold the bar; `missed` says why a bar is known not to be reached."""
-    note = "" if ratio >= bar else f", missed: {missed}"
-    print(f"BENCH | {what} | {peer} | ratio {ratio:.2f} | bar {bar}{note}")
-    # A known miss still fails when it doubles.
-    assert ratio >= bar or (missed and ratio >= bar / 2)
 
 
 def sweep(model: nn.Module, n_time: int) -> list[float]:
@@ -77,7 +36,7 @@ def sweep(model: nn.Module, n_time: int) -> list[float]:
     return table["value"].tolist()
 
 
-def test_capturing_costs_less_than_a_trace_of_nnsight() -> None:
+def test_capturing_costs_less_than_a_trace_of_nnsight(gpt2, shortest, report) -> None:
     model, x = gpt2(), tokens(16)
     names = [f"transformer.h.{k}" for k in range(4)]
     traced = nnsight.NNsight(copy.deepcopy(model))
@@ -122,7 +81,7 @@ def looped(traced: nn.Module, n_time: int) -> list[float]:
     ],
 )
 def test_a_sweep_is_faster_than_a_loop_of_traces_of_nnsight(
-    n_layers, width, n_time, bar, missed
+    gpt2, shortest, report, n_layers, width, n_time, bar, missed
 ) -> None:
     model, found = gpt2(n_layers, width), {}
     traced = nnsight.NNsight(copy.deepcopy(model))
