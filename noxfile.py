@@ -128,9 +128,9 @@ def docs(session: nox.Session) -> None:
 def oracle(session: nox.Session, peer: str) -> None:
     """Compare with peer libraries, side by side; those that clash have an environment each."""
     install_wheels(session, PACKAGES, *CONSTRAINTS, *group("test", f"peers-{peer}"), extras=True)
-    if peer == "shared":
+    if (alone := f"no-deps-{peer}") in GROUPS["dependency-groups"]:
         session.env.update(MAMBA_FORCE_BUILD="TRUE", MAMBA_SKIP_CUDA_BUILD="TRUE")
-        session.install("--no-build-isolation", "--no-deps", *group("no-deps"))
+        session.install("--no-build-isolation", "--no-deps", *group(alone))
     pytest = ["pytest", "-c", "pyproject.toml", "-s", "-m", "oracle", "packages", "-k"]
     session.run(*pytest, peer.removeprefix("shared"))
 
