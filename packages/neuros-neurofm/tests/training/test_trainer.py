@@ -425,7 +425,7 @@ def test_the_batches_given_are_not_modified() -> None:
     [
         ({"gradient_accumulation_steps": 0}, "gradient_accumulation_steps must be at least 1"),
         ({"max_grad_norm": 0.0}, "max_grad_norm must be greater than 0, got 0.0; None does"),
-        ({"precision": "8-bit"}, "precision must be 32-true or bf16-mixed, got '8-bit'"),
+        ({"precision": "8-bit"}, "precision must be 32-true, bf16-mixed or 16-mixed, got"),
         ({"precision": "32-true", "mixed_precision": True}, "mixed_precision=True asks for bf16"),
         ({"device": "abacus"}, "device must be one of auto, cpu, cuda, got 'abacus'"),
     ],

@@ -1,5 +1,8 @@
 """Train a multimodal model: batches, domain weights, the trainer and its checkpoints."""
 
+from typing import Any
+
+from neuros_neurofm.training._checkpoint_file import load_weights
 from neuros_neurofm.training.batching import collate
 from neuros_neurofm.training.curriculum import (
     FinetunePhase,
@@ -14,11 +17,13 @@ from neuros_neurofm.training.domain_weighting import (
     DomainWeightedSampler,
     domain_weighted_loss,
 )
+from neuros_neurofm.training.early_stopping import EarlyStopping
 from neuros_neurofm.training.trainer import MultiModalTrainer
 
 __all__ = [
     "DomainWeightedLoss",
     "DomainWeightedSampler",
+    "EarlyStopping",
     "FinetunePhase",
     "MultiModalTrainer",
     "Plateau",
@@ -28,4 +33,14 @@ __all__ = [
     "collate",
     "domain_weighted_loss",
     "guard_weights",
+    "load_weights",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # Lightning is an extra and loads slower than torch.
+    if name == "NeuroFMXLightningModule":
+        from neuros_neurofm.training.lightning_module import NeuroFMXLightningModule
+
+        return NeuroFMXLightningModule
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from neuros_core import RunManifest
 
 SCHEMA = 1
 _KIND = "neuros-neurofm checkpoint"
@@ -69,6 +71,45 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             f"{SCHEMA}; upgrade neuros-neurofm"
         )
     return payload
+
+
+def load_weights(model: nn.Module, path: str | Path) -> RunManifest:
+    """Load the model of a checkpoint, and nothing else of its run.
+
+    For a run with another number of processes, or one that fine-tunes.
+
+    Args:
+        model: Built like the one that was trained; changed in place.
+        path: What `MultiModalTrainer.save_checkpoint` wrote.
+
+    Returns:
+        The manifest of the run that wrote it.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file is damaged or of a newer schema, or holds another model.
+
+    Examples:
+        >>> import tempfile
+        >>> from neuros_neurofm import MultiModalNeuroFMX
+        >>> from neuros_neurofm.training import MultiModalTrainer
+        >>> model = MultiModalNeuroFMX(16, 1, 4, 8, modalities=("lfp",))
+        >>> other = MultiModalNeuroFMX(16, 1, 4, 8, modalities=("lfp",))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     MultiModalTrainer(model, []).save_checkpoint(f"{folder}/run.ckpt")
+        ...     manifest = load_weights(other, f"{folder}/run.ckpt")
+        >>> bool((model.to_latent[1].weight == other.to_latent[1].weight).all())
+        True
+    """
+    content = read_checkpoint(path)
+    try:
+        model.load_state_dict(content["model"])
+    except RuntimeError as error:
+        raise ValueError(
+            f"the checkpoint {path} holds another model ({error}); build the one that its manifest "
+            "names"
+        ) from error
+    return RunManifest.from_dict(content["manifest"])
 
 
 def _load(path: Path) -> Any:

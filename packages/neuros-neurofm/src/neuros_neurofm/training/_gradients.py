@@ -1,6 +1,7 @@
 """The step from losses of several batches to one gradient that may be applied."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -38,8 +39,16 @@ def weighted_sum(
 def clip_gradient(optimizer: Optimizer, max_norm: float | None) -> bool:
     """Clip the gradient; False where it is not finite."""
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    gradients = [p.grad for p in parameters if p.grad is not None]
-    norm = nn.utils.get_total_norm(gradients)
+    # Sharded and whole tensors are not computed with in one call.
+    kinds = [[p for p in parameters if hasattr(p, "device_mesh") is flag] for flag in (False, True)]
+    norm = torch.stack([_norm(kind) for kind in kinds if kind]).norm()
     if max_norm is not None:
-        nn.utils.clip_grads_with_norm_(parameters, max_norm, norm)
+        for kind in kinds:
+            nn.utils.clip_grads_with_norm_(kind, max_norm, norm)
     return bool(norm.isfinite())
+
+
+def _norm(parameters: list[nn.Parameter]) -> Tensor:
+    norm: Any = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    whole: Tensor = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+    return whole

@@ -1,11 +1,13 @@
 """Exact means of losses over batches of unequal size, and the hash of a set of tensors."""
 
 import hashlib
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
+
+Sum: TypeAlias = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
 
 
 class RunningMeans:
@@ -28,12 +30,13 @@ class RunningMeans:
             self._sums[name] = self._sums.get(name, torch.zeros_like(total)) + total
             self._counts[name] = self._counts.get(name, torch.zeros_like(count)) + count
 
-    def compute(self) -> dict[str, float]:
-        """Return every mean, and their sum as `loss`; a term without targets is 0."""
-        terms = {
-            name: float(total / self._counts[name].clamp(min=1))
-            for name, total in self._sums.items()
-        }
+    def compute(self, over: Sum = dict) -> dict[str, float]:
+        """Return every mean, and their sum as `loss`; a term without targets is 0.
+
+        `over` adds up numbers over the processes.
+        """
+        sums, counts = over(self._sums), over(self._counts)
+        terms = {name: float(total / counts[name].clamp(min=1)) for name, total in sums.items()}
         return {"loss": sum(terms.values()), **terms}
 
     def reset(self) -> None:

@@ -1,72 +1,79 @@
-"""What a trainer is built from: engine, precision, optimiser, objective, generator."""
+"""What a trainer is built from: precision, optimiser, objective, generator."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import torch
 from torch import Generator, Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from neuros_neurofm.losses import CombinedLoss, MaskedModelingLoss, NeuralMasker
-
-if TYPE_CHECKING:
-    from lightning_fabric import Fabric
-    from lightning_fabric.loggers.logger import Logger
+from neuros_neurofm.training._processes import Precision
 
 Masker: TypeAlias = Callable[[Mapping[str, Any], Generator], dict[str, Any]]
-Forward: TypeAlias = Callable[[Mapping[str, Any]], Any]
-_DEVICES: Final = ("auto", "cpu", "cuda")
-_Precision: TypeAlias = Literal["32-true", "bf16-mixed"]
+OptimizerFactory: TypeAlias = Callable[[Iterable[nn.Parameter]], Optimizer]
+_MIXED: Final[tuple[Precision, ...]] = ("bf16-mixed", "16-mixed")
 
 
-def build_fabric(device: str, precision: _Precision, loggers: "Sequence[Logger]") -> "Fabric":
-    """Build the engine; Lightning is imported here because it loads slower than torch."""
-    from lightning_fabric import Fabric
-
-    if device not in _DEVICES:
-        raise ValueError(f"device must be one of {', '.join(_DEVICES)}, got {device!r}")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise RuntimeError("device='cuda' needs a CUDA device, none was found; use device='auto'")
-    return Fabric(accelerator=device, devices=1, precision=precision, loggers=list(loggers))
-
-
-def choose_precision(precision: str | None, *, mixed_precision: bool) -> _Precision:
+def choose_precision(precision: str | None, *, mixed_precision: bool, device: str) -> Precision:
     """Resolve the two ways of asking for a precision."""
     if precision is None:
-        return "bf16-mixed" if mixed_precision else "32-true"
-    if mixed_precision and precision != "bf16-mixed":
+        return _mixed(device) if mixed_precision else "32-true"
+    if mixed_precision and precision not in _MIXED:
         raise ValueError(
-            f"mixed_precision=True asks for bf16-mixed, precision={precision!r} for another one; "
-            "pass one of the two"
+            f"mixed_precision=True asks for bf16-mixed or 16-mixed, precision={precision!r} for "
+            "another one; pass one of the two"
         )
-    if precision == "32-true":
-        return "32-true"
-    if precision == "bf16-mixed":
-        return "bf16-mixed"
-    raise ValueError(f"precision must be 32-true or bf16-mixed, got {precision!r}")
+    for known in ("32-true", *_MIXED):
+        if precision == known:
+            return known
+    raise ValueError(f"precision must be 32-true, bf16-mixed or 16-mixed, got {precision!r}")
 
 
-def default_optimizer(modules: Sequence[nn.Module]) -> Optimizer:
+def _mixed(device: str) -> Precision:
+    """bfloat16 where the device computes with it, else float16 with a scaled loss."""
+    on_gpu = device != "cpu" and torch.cuda.is_available()
+    return "16-mixed" if on_gpu and not torch.cuda.is_bf16_supported() else "bf16-mixed"
+
+
+def default_optimizer(module: nn.Module, learning_rate: float = 3e-4) -> Optimizer:
     """AdamW that decays matrices only."""
-    parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
-    decayed = [p for p in parameters if p.ndim > 1 and not getattr(p, "_no_weight_decay", False)]
-    chosen = {id(p) for p in decayed}
-    rest = [p for p in parameters if id(p) not in chosen]
-    groups = [
-        {"params": group, "weight_decay": decay}
-        for group, decay in ((decayed, 0.01), (rest, 0.0))
-        if group
-    ]
+    groups: dict[tuple[bool, float], list[nn.Parameter]] = {}
+    for p in module.parameters():
+        if p.requires_grad:
+            decayed = p.ndim > 1 and not getattr(p, "_no_weight_decay", False)
+            # Sharded and whole parameters are not updated in one call.
+            key = (hasattr(p, "device_mesh"), 0.01 if decayed else 0.0)
+            groups.setdefault(key, []).append(p)
     if not groups:
         raise ValueError("the model has no parameter that needs a gradient; unfreeze a part of it")
-    return AdamW(groups, lr=3e-4)
+    ordered = sorted(groups.items(), key=lambda item: (item[0][0], -item[0][1]))
+    return AdamW(
+        [{"params": group, "weight_decay": decay} for (_, decay), group in ordered],
+        lr=learning_rate,
+    )
 
 
-def read_forward(model: nn.Module, accumulation: int, max_grad_norm: float | None) -> Forward:
-    """The model's forward pass of a batch, after a look at the settings that go with it."""
-    forward = getattr(model, "forward_batch", None)
-    if not callable(forward):
+def build_optimizer(
+    optimizer: Optimizer | OptimizerFactory | None, module: nn.Module, *, sharded: bool
+) -> Optimizer:
+    """The optimiser given, made, or by default."""
+    if optimizer is None:
+        return default_optimizer(module)
+    if not isinstance(optimizer, Optimizer):
+        return optimizer(p for p in module.parameters() if p.requires_grad)
+    if sharded:
+        raise ValueError(
+            "strategy='fsdp' replaces the parameters, so the optimiser must be made after it: pass "
+            "a function of the parameters, such as lambda p: AdamW(p, lr=3e-4), or None"
+        )
+    return optimizer
+
+
+def check_model(model: nn.Module, accumulation: int, max_grad_norm: float | None) -> None:
+    """Refuse a model without a forward pass of batches, and settings out of range."""
+    if not callable(getattr(model, "forward_batch", None)):
         raise TypeError(
             f"model must have a method forward_batch(batch), {type(model).__name__} has none"
         )
@@ -76,8 +83,6 @@ def read_forward(model: nn.Module, accumulation: int, max_grad_norm: float | Non
         raise ValueError(
             f"max_grad_norm must be greater than 0, got {max_grad_norm}; None does not clip"
         )
-    chosen: Forward = forward
-    return chosen
 
 
 def check_scheduler(path: str | Path, content: Mapping[str, Any], scheduler: object) -> None:
@@ -110,13 +115,18 @@ def build_objective(
     return loss if isinstance(loss, CombinedLoss) else CombinedLoss([loss]), masker
 
 
-def seeded_generator(seed: int | None) -> Generator:
-    """Seed torch's global generator, or take a seed from it, and build the masker's generator."""
+def seeded_generator(seed: int | None, rank: int = 0) -> Generator:
+    """Seed torch's global generator, or take a seed from it, and build the masker's generator.
+
+    Every process draws dropout and masks of its own.
+    """
     if seed is None:
         seed = int(torch.randint(2**62, ()))
+        if rank:
+            torch.manual_seed(seed + rank)
     else:
-        torch.manual_seed(seed)
-    return Generator().manual_seed(seed)
+        torch.manual_seed(seed + rank)
+    return Generator().manual_seed(seed + rank)
 
 
 def move(batch: Any, device: torch.device) -> Any:

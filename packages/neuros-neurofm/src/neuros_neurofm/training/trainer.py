@@ -1,9 +1,8 @@
 """The training loop: accumulate, clip, step, validate, and resume to the bit."""
 
-import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 import torch
 from torch import Generator, Tensor, nn
@@ -13,22 +12,34 @@ from tqdm import tqdm
 
 from neuros_core import Callback, RunManifest
 from neuros_neurofm.training._checkpoint_file import read_checkpoint, write_checkpoint
-from neuros_neurofm.training._gradients import check_skipped, clip_gradient, weighted_sum
 from neuros_neurofm.training._metrics import RunningMeans, content_hash
 from neuros_neurofm.training._position import LoaderPosition, groups, length_of
+from neuros_neurofm.training._processes import Devices, Processes
 from neuros_neurofm.training._random_state import undisturbed
+from neuros_neurofm.training._run_state import (
+    callback_states,
+    collect_states,
+    join_state,
+    own_part,
+    restore_callbacks,
+    restore_states,
+    split_state,
+)
 from neuros_neurofm.training._setup import (
     Masker,
-    build_fabric,
+    OptimizerFactory,
     build_objective,
+    build_optimizer,
+    check_model,
     check_scheduler,
     choose_precision,
-    default_optimizer,
     describe_optimizer,
     move,
-    read_forward,
     seeded_generator,
 )
+from neuros_neurofm.training._sharding import is_own, share_loader
+from neuros_neurofm.training._step import TrainingStep
+from neuros_neurofm.training._updates import Updates
 
 if TYPE_CHECKING:
     from lightning_fabric.loggers.logger import Logger
@@ -37,8 +48,7 @@ __all__ = ["MultiModalTrainer"]
 
 Batch: TypeAlias = Mapping[str, Any]
 
-_PROGRESS = ("epoch", "global_step", "skipped_steps", "best_loss", "history", "_skipped_in_a_row")
-_logger = logging.getLogger(__name__)
+_PROGRESS = ("epoch", "best_loss", "history", "should_stop")
 
 
 class MultiModalTrainer:
@@ -63,23 +73,31 @@ class MultiModalTrainer:
         model: A module with a method `forward_batch(batch)` that returns the outputs by name.
         train_loader: Anything that yields batches (`neuros_core.Batch` of tensors) again and again.
         val_loader: The same for validation, read once per `validate`.
-        optimizer: Over the model's parameters; default AdamW with learning rate 3e-4 and weight
-            decay 0.01 on matrices, none on vectors and on parameters marked `_no_weight_decay`.
+        optimizer: Over the model's parameters, or a function that makes one of them; default AdamW
+            with learning rate 3e-4 and weight decay 0.01 on matrices, none on vectors and on
+            parameters marked `_no_weight_decay`.
         loss: A `CombinedLoss` or one objective; see above for the default.
         masker: Turns a batch into a masked one, `(batch, generator) -> batch`.
         device: `auto` takes an accelerator where there is one.
-        mixed_precision: True is `precision="bf16-mixed"`.
-        precision: `32-true` (the model as it is) or `bf16-mixed` (bfloat16 autocast, float32
-            parameters).
+        mixed_precision: True is `precision="bf16-mixed"`, or `16-mixed` on a GPU without bfloat16.
+        precision: `32-true` (the model as it is), or autocast with float32 parameters: `bf16-mixed`
+            (bfloat16), `16-mixed` (float16 with a scaled loss).
         gradient_accumulation_steps: Batches per optimiser step. Every loss is weighted by its
             number of valid targets, so the gradient is that of one batch of all their rows.
         max_grad_norm: Bound of the gradient's 2-norm; None leaves it as it is.
-        scheduler: Stepped after every optimiser step.
+        scheduler: Stepped after every optimiser step; or a function that makes it of the optimiser.
+        strategy: `ddp`: every process holds the model and averages gradients; `fsdp`: the blocks
+            of `model.backbone` are sharded (FSDP2); `auto`: `ddp` where there are several
+            processes. See the guide "Scale out".
+        devices: Processes on this machine; `auto`: those that torchrun started, else one per
+            accelerator.
         loggers: Lightning Fabric loggers, called after every step and every validation.
-        callbacks: `neuros_core.Callback`s, called after every step and every epoch of `fit`.
+        callbacks: `neuros_core.Callback`s, called after every step and every epoch of `fit`, in
+            every process; those with `state_dict` and `load_state_dict` are checkpointed.
         checkpoint_dir: Where `fit` keeps `last.ckpt` and, with a `val_loader`, `best.ckpt`.
         seed: Seeds torch's global generator (initialisation after this call, dropout) and the
             masker; None draws the masker's seed from torch's global generator.
+        compile: Compile the model's forward pass with `torch.compile`.
         data_hash: sha256 of the data, for the manifest of the checkpoints.
         progress: False turns the progress bar off; it is off anyway where nobody can see it.
 
@@ -113,7 +131,7 @@ class MultiModalTrainer:
         model: nn.Module,
         train_loader: Iterable[Batch],
         val_loader: Iterable[Batch] | None = None,
-        optimizer: Optimizer | None = None,
+        optimizer: Optimizer | OptimizerFactory | None = None,
         *,
         loss: Callable[..., Tensor] | None = None,
         masker: Masker | None = None,
@@ -122,49 +140,74 @@ class MultiModalTrainer:
         precision: str | None = None,
         gradient_accumulation_steps: int = 1,
         max_grad_norm: float | None = 1.0,
-        scheduler: LRScheduler | None = None,
+        scheduler: LRScheduler | Callable[[Optimizer], LRScheduler] | None = None,
+        strategy: str = "auto",
+        devices: Devices = 1,
         loggers: "Sequence[Logger]" = (),
         callbacks: Sequence[Callback] = (),
         checkpoint_dir: str | Path | None = None,
         seed: int | None = None,
+        compile: bool = False,
         data_hash: str | None = None,
         progress: bool = True,
     ) -> None:
-        self._forward = read_forward(model, gradient_accumulation_steps, max_grad_norm)
+        check_model(model, gradient_accumulation_steps, max_grad_norm)
+        self._precision = choose_precision(
+            precision, mixed_precision=mixed_precision, device=device
+        )
+        self._processes = Processes(
+            device, self._precision, loggers, strategy=strategy, devices=devices
+        )
+        self.fabric = self._processes.fabric
         self._set_progress: Callable[[float], None] | None = getattr(model, "set_progress", None)
         self._num_epochs: int | None = None
-        self.train_loader = train_loader
-        self.val_loader = val_loader
         self.gradient_accumulation_steps = gradient_accumulation_steps
-        self.max_grad_norm = max_grad_norm
         self.callbacks = tuple(callbacks)
         self.checkpoint_dir = None if checkpoint_dir is None else Path(checkpoint_dir)
         self.seed = seed
         self.progress = progress
         self.epoch = 0
-        self.global_step = 0
-        self.skipped_steps = 0
         self.best_loss = float("inf")
+        self.should_stop = False
         self.history: list[dict[str, float]] = []
         self._data_hash = data_hash
-        self._skipped_in_a_row = 0
-        self._generator = seeded_generator(seed)
-        self._val_seed = self._generator.initial_seed()
-        self.loss, self.masker = build_objective(loss, masker)
-        self._precision = choose_precision(precision, mixed_precision=mixed_precision)
-        self.fabric = build_fabric(device, self._precision, loggers)
         self._log = len(loggers) > 0
+        shared_seed = self._processes.share(int(torch.initial_seed() if seed is None else seed))
+        self._generator = seeded_generator(seed, self._processes.rank)
+        self._val_seed = self._generator.initial_seed()
+        self.train_loader = self._share(train_loader, shared_seed)
+        self.val_loader = None if val_loader is None else self._share(val_loader, shared_seed)
+        self.loss, self.masker = build_objective(loss, masker)
         self.model = model
-        for module in (model, self.loss):
-            self.fabric.to_device(module)
-        self.optimizer = optimizer or default_optimizer([model, self.loss])
-        self.scheduler = scheduler
-        self._stepper = cast("Optimizer", self.fabric.setup_optimizers(self.optimizer))
+        self._step = TrainingStep(model, self.loss, self.fabric.autocast, compiled=compile)
+        module = self._processes.spread(self._step)
+        self.optimizer = build_optimizer(optimizer, module, sharded=self._processes.sharded)
+        self.scheduler = scheduler(self.optimizer) if callable(scheduler) else scheduler
+        self._updates = Updates(
+            self._processes,
+            self._step,
+            module,
+            self.optimizer,
+            scheduler=self.scheduler,
+            max_grad_norm=max_grad_norm,
+        )
         self._position = LoaderPosition()
         self._means = RunningMeans()
 
+    @property
+    def global_step(self) -> int:
+        """Optimiser steps so far."""
+        return self._updates.n_steps
+
+    @property
+    def skipped_steps(self) -> int:
+        """Steps whose gradient was not finite."""
+        return self._updates.n_skipped
+
     def fit(self, num_epochs: int) -> list[dict[str, float]]:
         """Train until `num_epochs` epochs are complete, those before a resumption included.
+
+        A callback that sets `should_stop` (`EarlyStopping`) ends the training with its epoch.
 
         Args:
             num_epochs: Number of epochs in all; nothing happens where they are already complete.
@@ -180,7 +223,7 @@ class MultiModalTrainer:
         if num_epochs < 1:
             raise ValueError(f"num_epochs must be at least 1, got {num_epochs}")
         self._num_epochs = num_epochs
-        while self.epoch < num_epochs:
+        while self.epoch < num_epochs and not self.should_stop:
             metrics = self.train_epoch()
             if self.val_loader is not None:
                 metrics |= {f"val_{name}": value for name, value in self.validate().items()}
@@ -204,14 +247,17 @@ class MultiModalTrainer:
         with self._bar() as bar:
             for group in groups(batches, self.gradient_accumulation_steps):
                 self._tell_progress()
-                loss = self._step(group)
+                n_used = self._position.n_used
+                own = [is_own(self.train_loader, n_used + k) for k in range(len(group))]
+                ready = [self._prepare(raw, self._generator) for raw in group]
+                loss = self._updates.apply(ready, own, self._means)
                 self._position.n_used += len(group)
                 bar.update(len(group))
                 self._end_step(loss)
         if self._position.n_used == 0:
             raise ValueError("train_loader yielded no batch; it needs at least one per epoch")
         self._position.finish(self.train_loader)
-        metrics = self._means.compute()
+        metrics = self._means.compute(self._processes.sum)
         self._means.reset()
         self.epoch += 1
         return metrics
@@ -222,7 +268,8 @@ class MultiModalTrainer:
         The same entries are hidden in every call.
 
         Returns:
-            The mean of `loss` and of its terms over all targets, exact for unequal batches.
+            The mean of `loss` and of its terms over all targets, exact for unequal batches and for
+            any number of processes.
 
         Raises:
             ValueError: There is no `val_loader`, or it is empty.
@@ -233,17 +280,20 @@ class MultiModalTrainer:
         means = RunningMeans()
         with undisturbed(self.model), torch.no_grad():
             self.model.eval()
-            for raw in self.val_loader:
+            for k, raw in enumerate(self.val_loader):
                 batch = self._prepare(raw, generator)
-                means.add(self._terms(batch), self.loss.counts(batch))
+                own = is_own(self.val_loader, k)
+                counts = {name: n * own for name, n in self.loss.counts(batch).items()}
+                means.add(self._step.terms(batch), counts)
         if means.empty:
             raise ValueError("val_loader yielded no batch; it needs at least one")
-        return means.compute()
+        return means.compute(self._processes.sum)
 
     def save_checkpoint(self, path: str | Path) -> None:
         """Write everything that the rest of the run depends on; callable from a callback.
 
-        The file appears whole or not at all, and replaces an older one only then.
+        The file appears whole or not at all, and replaces an older one only then. With several
+        processes all of them call this, and the first one writes.
 
         Args:
             path: Where to write; folders are made.
@@ -252,27 +302,34 @@ class MultiModalTrainer:
             OSError: The file cannot be written, such as on a full disk; an older one stays.
             TypeError: A state that could not be loaded safely.
         """
-        model = self.model.state_dict()
-        manifest = RunManifest.collect(
-            kind="checkpoint",
-            config=self._config(),
-            seed=self.seed,
-            data_hash=self._data_hash,
-            model_hash=content_hash(model),
-        )
-        scheduler = None if self.scheduler is None else self.scheduler.state_dict()
-        content = {
-            "manifest": manifest.to_dict(),
-            "model": model,
-            "loss": self.loss.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "scheduler": scheduler,
-            "progress": {name: getattr(self, name) for name in _PROGRESS},
+        whole, moments = collect_states(self._processes, self._step, self.optimizer)
+        own = {
             "means": self._means.state_dict(),
             "masker": {"state": self._generator.get_state(), "val_seed": self._val_seed},
             "position": self._position.state_dict(),
         }
-        write_checkpoint(path, content)
+        parts = self._processes.gather(own)
+        if self._processes.rank == 0:
+            model, loss = split_state(whole)
+            manifest = RunManifest.collect(
+                kind="checkpoint",
+                config=self._config(),
+                seed=self.seed,
+                data_hash=self._data_hash,
+                model_hash=content_hash(model),
+            )
+            content = {
+                "manifest": manifest.to_dict(),
+                "model": model,
+                "loss": loss,
+                "optimizer": moments,
+                "updates": self._updates.state_dict(),
+                "progress": {name: getattr(self, name) for name in _PROGRESS},
+                "callbacks": callback_states(self.callbacks),
+                "processes": parts,
+            }
+            write_checkpoint(path, content)
+        self.fabric.barrier()
 
     def load_checkpoint(self, path: str | Path) -> RunManifest:
         """Go on from a checkpoint, in a trainer built like the one that wrote it.
@@ -285,53 +342,32 @@ class MultiModalTrainer:
 
         Raises:
             FileNotFoundError: There is no such file.
-            ValueError: The file is damaged or of a newer schema, or its model, optimiser or
-                scheduler differs from this trainer's.
+            ValueError: The file is damaged or of a newer schema, its model, optimiser or scheduler
+                differs from this trainer's, or the run had another number of processes.
         """
         content = read_checkpoint(path)
-        check_scheduler(path, content, self.scheduler)
+        check_scheduler(path, content["updates"], self.scheduler)
+        own = own_part(path, content, self._processes)
         try:
-            self.model.load_state_dict(content["model"])
-            self.loss.load_state_dict(content["loss"])
-            self.optimizer.load_state_dict(content["optimizer"])
-        except (RuntimeError, ValueError) as error:
+            state = join_state(content["model"], content["loss"])
+            restore_states(self._processes, self._step, self.optimizer, state, content["optimizer"])
+        except (RuntimeError, ValueError, KeyError) as error:
             raise ValueError(
                 f"the checkpoint {path} does not fit this trainer ({error}); "
                 "build it with the configuration in the checkpoint's manifest"
             ) from error
-        if self.scheduler is not None:
-            self.scheduler.load_state_dict(content["scheduler"])
+        self._updates.load_state_dict(content["updates"])
         for name in _PROGRESS:
             setattr(self, name, content["progress"][name])
-        self._means.load_state_dict(content["means"], self.fabric.device)
-        self._generator.set_state(content["masker"]["state"])
-        self._val_seed = content["masker"]["val_seed"]
-        self._position.load_state_dict(content["position"])
+        restore_callbacks(self.callbacks, content["callbacks"])
+        self._means.load_state_dict(own["means"], self.fabric.device)
+        self._generator.set_state(own["masker"]["state"])
+        self._val_seed = own["masker"]["val_seed"]
+        self._position.load_state_dict(own["position"])
         return RunManifest.from_dict(content["manifest"])
 
-    def _step(self, group: Sequence[Batch]) -> Tensor | None:
-        """Take one optimiser step over the batches of `group`; None where it had to be skipped."""
-        batches = [self._prepare(raw, self._generator) for raw in group]
-        counts = [self.loss.counts(batch) for batch in batches]
-        totals = {name: torch.stack([part[name] for part in counts]).sum() for name in counts[0]}
-        self._stepper.zero_grad()
-        values, results = [], []
-        for batch, count in zip(batches, counts, strict=True):
-            loss = weighted_sum(self._terms(batch), count, totals)
-            self.fabric.backward(loss)
-            values.append(loss.detach())
-            results.append(self.loss.terms)
-        if not clip_gradient(self.optimizer, self.max_grad_norm):
-            self._skip()
-            return None
-        self._stepper.step()
-        if self.scheduler is not None:
-            self.scheduler.step()
-        for result, count in zip(results, counts, strict=True):
-            self._means.add(result, count)
-        self.global_step += 1
-        self._skipped_in_a_row = 0
-        return torch.stack(values).sum()
+    def _share(self, loader: Iterable[Batch], seed: int) -> Iterable[Batch]:
+        return share_loader(loader, self._processes.rank, self._processes.world_size, seed)
 
     def _tell_progress(self) -> None:
         """Tell the model the share of `fit` that is done; it follows from the position alone."""
@@ -344,17 +380,6 @@ class MultiModalTrainer:
         batch: Batch = move(raw, self.fabric.device)
         return batch if self.masker is None else self.masker(batch, generator)
 
-    def _terms(self, batch: Batch) -> dict[str, Tensor]:
-        with self.fabric.autocast():
-            outputs = self._forward(batch)
-        return self.loss.evaluate(outputs, batch)
-
-    def _skip(self) -> None:
-        self.skipped_steps += 1
-        self._skipped_in_a_row += 1
-        _logger.warning("step skipped: the gradient after step %d is not finite", self.global_step)
-        check_skipped(self._skipped_in_a_row)
-
     def _end_step(self, loss: Tensor | None) -> None:
         if loss is None:
             return
@@ -364,6 +389,8 @@ class MultiModalTrainer:
             self.fabric.log_dict({"loss": float(loss)}, step=self.global_step)
 
     def _end_epoch(self, metrics: Mapping[str, float]) -> None:
+        for callback in self.callbacks:
+            callback.on_epoch_end(self, self.epoch, metrics)
         improved = metrics.get("val_loss", float("inf")) < self.best_loss
         if improved:
             self.best_loss = metrics["val_loss"]
@@ -373,13 +400,11 @@ class MultiModalTrainer:
                 self.save_checkpoint(self.checkpoint_dir / "best.ckpt")
         if self._log:
             self.fabric.log_dict({f"epoch_{k}": v for k, v in metrics.items()}, self.global_step)
-        for callback in self.callbacks:
-            callback.on_epoch_end(self, self.epoch, metrics)
 
     def _bar(self) -> "tqdm[NoReturn]":
         total = length_of(self.train_loader)
         # None: off where standard error is no terminal.
-        disable = None if self.progress else True
+        disable = None if self.progress and self._processes.rank == 0 else True
         start = self._position.n_used
         return tqdm(total=total, initial=start, desc=f"epoch {self.epoch + 1}", disable=disable)
 
@@ -392,5 +417,6 @@ class MultiModalTrainer:
             "scheduler": type(self.scheduler).__name__,
             "precision": self._precision,
             "gradient_accumulation_steps": self.gradient_accumulation_steps,
-            "max_grad_norm": self.max_grad_norm,
+            "max_grad_norm": self._updates.max_grad_norm,
+            "processes": self._processes.world_size,
         }
