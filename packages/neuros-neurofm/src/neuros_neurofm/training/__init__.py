@@ -18,11 +18,15 @@ from neuros_neurofm.training.domain_weighting import (
     domain_weighted_loss,
 )
 from neuros_neurofm.training.early_stopping import EarlyStopping
+from neuros_neurofm.training.neurofmxx_trainer import DomainWeightedTrainer
+from neuros_neurofm.training.neurofmxxx_trainer import ClassConditionalTrainer
 from neuros_neurofm.training.trainer import MultiModalTrainer
 
 __all__ = [
+    "ClassConditionalTrainer",
     "DomainWeightedLoss",
     "DomainWeightedSampler",
+    "DomainWeightedTrainer",
     "EarlyStopping",
     "FinetunePhase",
     "MultiModalTrainer",
