@@ -65,6 +65,10 @@ class Pretrained(NamedParts, PyTorchModelHubMixin, library_name="neuros-neurofm"
         state: dict[str, Tensor] = {
             name: value.detach().contiguous().cpu() for name, value in self.state_dict().items()
         }
+        if any(".lora_A." in name for name in state):
+            raise ValueError(
+                "the model has adapters; merge them first, or save them alone (`adapters`)"
+            )
         weights = save_directory / _WEIGHTS
         save_file(state, weights, metadata={"format": "pt"})
         text = json.dumps(self.config, indent=2, sort_keys=True)
