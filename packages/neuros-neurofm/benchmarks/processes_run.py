@@ -21,13 +21,13 @@ class Clock:
         self.last = time.perf_counter()
         self.seconds: list[float] = []
 
-    def on_step_end(self, trainer: Any, step: int, loss: float) -> None:
+    def on_step_end(self, _trainer: Any, step: int, _loss: float) -> None:
         now = time.perf_counter()
         if step > 2:
             self.seconds.append(now - self.last)
         self.last = now
 
-    def on_epoch_end(self, trainer: Any, epoch: int, metrics: Any) -> None:
+    def on_epoch_end(self, _trainer: Any, _epoch: int, _metrics: Any) -> None:
         pass
 
 
