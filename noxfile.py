@@ -11,10 +11,9 @@ nox.options.sessions = ["wheels", "tests", "lint", "isolation", "types", "exampl
 PACKAGES = sorted(p.parent.name for p in Path("packages").glob("*/pyproject.toml"))
 PROJECTS = {p: nox.project.load_toml(f"packages/{p}/pyproject.toml")["project"] for p in PACKAGES}
 CONSTRAINTS = ("--no-compile", "-c", "constraints.txt")
-package = nox.parametrize("package", PACKAGES, ids=PACKAGES)
 GROUPS = nox.project.load_toml("pyproject.toml")
 PEERS = [name[6:] for name in GROUPS["dependency-groups"] if name.startswith("peers-")]
-peer = nox.parametrize("peer", PEERS, ids=PEERS)
+package, peer = (nox.parametrize(n, v, ids=v) for n, v in [("package", PACKAGES), ("peer", PEERS)])
 
 
 def group(*names: str) -> list[str]:
@@ -34,8 +33,14 @@ def install_wheels(session: nox.Session, names: list[str], *options: str, extras
     session.run(*today, *map(wheel, names))
 
 
+def install_peers(session: nox.Session, peer: str) -> None:
+    install_wheels(session, PACKAGES, *CONSTRAINTS, *group("test", f"peers-{peer}"), extras=True)
+    session.env.update(MAMBA_FORCE_BUILD="TRUE", MAMBA_SKIP_CUDA_BUILD="TRUE")
+    alone = GROUPS["dependency-groups"].get(f"no-deps-{peer}", ["pip"])
+    session.install("--no-build-isolation", "--no-deps", *alone)
+
+
 def isolated(session: nox.Session, name: str, *options: str) -> None:
-    """Import every module with the declared dependencies alone, then test with the extras."""
     names, module = sorted({"neuros-core", name}), name.replace("-", "_")
     install_wheels(session, names, *options, extras=False)
     session.run("python", "-I", "tools/check_imports.py", module, env={"EAGER_IMPORT": "1"})
@@ -127,19 +132,15 @@ def docs(session: nox.Session) -> None:
 @peer
 def oracle(session: nox.Session, peer: str) -> None:
     """Compare with peer libraries, side by side; those that clash have an environment each."""
-    install_wheels(session, PACKAGES, *CONSTRAINTS, *group("test", f"peers-{peer}"), extras=True)
-    if (alone := f"no-deps-{peer}") in GROUPS["dependency-groups"]:
-        session.env.update(MAMBA_FORCE_BUILD="TRUE", MAMBA_SKIP_CUDA_BUILD="TRUE")
-        session.install("--no-build-isolation", "--no-deps", *group(alone))
-    pytest = ["pytest", "-c", "pyproject.toml", "-s", "-m", "oracle", "packages", "-k"]
-    session.run(*pytest, peer.removeprefix("shared"))
+    install_peers(session, peer)
+    session.run("pytest", "-s", "-m", "oracle", "packages", "-k", peer.removeprefix("shared"))
 
 
 @nox.session(requires=["wheels"])
 @peer
 def bench(session: nox.Session, peer: str) -> None:
     """Measure ratios to peers, one thread, and write them into the docs (Accuracy)."""
-    install_wheels(session, PACKAGES, *CONSTRAINTS, *group("test", f"peers-{peer}"), extras=True)
+    install_peers(session, peer)
     session.run("python", "tools/run_benchmarks.py", peer, *session.posargs)
 
 

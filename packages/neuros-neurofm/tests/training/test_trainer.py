@@ -335,6 +335,22 @@ def test_loggers_get_steps_and_epochs(tmp_path: Path) -> None:
     assert len(text.splitlines()) == 4
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_tensorboard_reads_what_was_logged(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    from lightning_fabric.loggers import TensorBoardLogger
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    logger = TensorBoardLogger(tmp_path)
+    history = make_trainer([make_batch(2, 0)] * 2, loggers=[logger]).fit(2)
+    logger.finalize("success")
+    events = EventAccumulator(logger.log_dir)
+    events.Reload()
+    assert [e.step for e in events.Scalars("loss")] == [1, 2, 3, 4]
+    logged = [e.value for e in events.Scalars("epoch_behavior")]
+    assert logged == pytest.approx([epoch["behavior"] for epoch in history], rel=1e-6)
+
+
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
