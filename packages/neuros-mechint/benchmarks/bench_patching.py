@@ -44,14 +44,13 @@ def one_hook_loop(model: nn.Module, clean: torch.Tensor, corrupted: torch.Tensor
     return values
 
 
-# With nothing around the forwards, and with the same control rows, the short sweep would reach 8.
 SWEEPS = [
     (
         4,
         128,
         16,
         7.0,
-        "two single forwards and what surrounds the batched ones weigh on a short sweep",
+        "two single forwards and the modules of the batches are five sixths of it",
     ),
     (6, 256, 32, 3.2, "the products of the batches are nearly all of it"),
 ]

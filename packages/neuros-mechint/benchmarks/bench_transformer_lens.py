@@ -69,7 +69,7 @@ def test_capturing_costs_less_than_run_with_cache_of_transformer_lens(
             128,
             16,
             15.0,
-            "two single forwards and what surrounds the batched ones weigh on a short sweep",
+            "two single forwards and the modules of the batches are five sixths of it",
         ),
         (6, 256, 32, 6.0, "the products of the batches are nearly all of it"),
     ],

@@ -1,3 +1,8 @@
+import copy
+import pickle
+import subprocess
+import sys
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -135,3 +140,18 @@ def test_every_name_that_sites_gives_can_be_captured() -> None:
     names = [info.name for info in sites(net)]
     cache = run(net, torch.ones(1, 2), capture=names).cache
     assert [site.path for site in cache] == names
+
+
+# A fresh interpreter, in which texts have another hash, has to import torch.
+@pytest.mark.slow
+def test_a_site_from_another_process_is_found_in_a_dict() -> None:
+    site = Site("a.b", io="input", index=(..., [1, 2]))
+    code = (
+        "import pickle, sys; from neuros_mechint.activations import Site; "
+        "site = pickle.loads(sys.stdin.buffer.read()); "
+        "print({Site('a.b', io='input', index=(..., [1, 2])): 1}[site])"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, input=pickle.dumps(site), capture_output=True, check=True)
+    assert done.stdout.strip() == b"1"
+    assert {site: 1}[copy.deepcopy(site)] == 1

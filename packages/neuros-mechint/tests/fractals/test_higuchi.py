@@ -89,6 +89,15 @@ def test_gradients_agree_with_and_without_graph() -> None:
         assert not HiguchiFractalDimension().compute(x).requires_grad
 
 
+def test_gradients_reach_every_block_of_a_large_batch() -> None:
+    x = torch.randn(600, 1000, generator=torch.Generator().manual_seed(1))
+    plain = HiguchiFractalDimension().compute(x)
+    tracked = HiguchiFractalDimension().compute(x.requires_grad_())
+    torch.testing.assert_close(tracked.detach(), plain, rtol=0, atol=1e-5)
+    (gradient,) = torch.autograd.grad(tracked.sum(), x)
+    assert bool((gradient != 0).any(-1).all())
+
+
 def test_the_shortest_signal_is_two_k_max_plus_one() -> None:
     estimator = HiguchiFractalDimension(k_max=4)
     assert estimator.compute(torch.arange(9.0)).item() == pytest.approx(1.0, abs=1e-5)

@@ -1,7 +1,5 @@
 """Fractal objectives."""
 
-import subprocess
-import sys
 from collections.abc import Callable
 
 import numpy as np
@@ -147,19 +145,6 @@ def test_repr_shows_every_option() -> None:
         "SpectralPrior(target_beta=2.0, weight=0.1, freq_range=None, fs=1.0, loss='squared', "
         "pool='channel', reduction='mean')"
     )
-
-
-@pytest.mark.slow  # a new interpreter, because a run-time shape checker cannot be traced
-def test_the_prior_compiles() -> None:
-    code = (
-        "import torch\n"
-        "from neuros_mechint.fractals import SpectralPrior\n"
-        "x = torch.randn(2, 100, 3)\n"
-        "prior = SpectralPrior()\n"
-        "compiled = torch.compile(prior, backend='eager')\n"
-        "torch.testing.assert_close(compiled(x), prior(x))"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.mark.parametrize(

@@ -127,6 +127,55 @@ def test_noise_has_the_slope_of_its_spectrum(beta, periodic):
     assert abs(slope - beta) <= 0.05
 
 
+@pytest.mark.parametrize("beta", [-3.0, 4.0])
+def test_the_steepest_spectra_keep_their_slope(beta):
+    # One period exactly: no window, no leakage.
+    x = ColoredNoise(periodic=True).generate(
+        513, beta, 2000, generator=seeded(), dtype=torch.float64
+    )
+    power = torch.fft.rfft(x).abs().square().mean(0)[1:].log()
+    log_f = torch.arange(1, 257, dtype=torch.float64).log()
+    centred = log_f - log_f.mean()
+    slope = -(centred * power).sum() / centred.square().sum()
+    # Logarithms of means of 2000 exponential powers scatter by 0.022, the slope by 0.0015.
+    assert abs(slope - beta) <= 0.01
+
+
+def test_only_a_periodic_signal_closes_on_itself():
+    steps = {}
+    for periodic in (True, False):
+        x = ColoredNoise(periodic=periodic).generate(
+            256, 2.0, 2000, generator=seeded(), dtype=torch.float64
+        )
+        steps[periodic] = (x[:, 0] - x[:, -1]).square().mean() / x.diff().square().mean()
+    # A part of a period of 512: the squared difference over 255 samples by its spectrum.
+    f = torch.arange(1, 257, dtype=torch.float64) / 512
+    sides = torch.where(f < 0.5, 2.0, 1.0)
+    by_lag = [(sides * f**-2 * (1 - torch.cos(2 * math.pi * f * k))).sum() for k in (1, 255)]
+    # A mean of 2000 squared normals: a standard error of 3 %.
+    assert abs(steps[True] - 1) < 0.2
+    assert abs(steps[False] / (by_lag[1] / by_lag[0]) - 1) < 0.2
+
+
+@pytest.mark.parametrize("H", [0.05, 0.35, 0.65, 0.95])
+@pytest.mark.parametrize("n", [1, 2, 3, 100, 4096, 100_003])
+def test_no_eigenvalue_of_the_noise_is_negative(n, H):
+    # Its circulant matrix holds the covariance exactly: nothing but rounding is cut off.
+    lags = torch.arange(fast_length(n) + 1, dtype=torch.float64)
+    r = noise_autocovariance(lags, torch.tensor([[H]], dtype=torch.float64))[0]
+    eigenvalues = torch.fft.rfft(torch.cat([r, r[1:-1].flip(0)])).real
+    assert eigenvalues.min() >= -1e-10 * eigenvalues.max()
+
+
+@pytest.mark.parametrize("H", [0.2, 0.8])
+def test_every_sample_is_standard_normal(H):
+    x = FractionalBrownianMotion().increments(
+        40, H, batch=5000, generator=seeded(4), dtype=torch.float64
+    )[:, 0]
+    for k in (0, 17, 39):
+        assert stats.kstest(x[:, k].numpy(), "norm").pvalue > 1e-6
+
+
 def test_the_expected_variance_is_one():
     for beta in (0.0, 1.0, 2.0):
         x = ColoredNoise(periodic=True).generate(

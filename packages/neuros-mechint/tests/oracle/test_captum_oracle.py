@@ -1,7 +1,6 @@
 """Attributions beside captum's, on the same models and inputs."""
 
 import functools
-import importlib.metadata
 import warnings
 
 import pytest
@@ -17,13 +16,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::UserWarning"),
 ]
 CLOSE = {"atol": 1e-6, "rtol": 0.0}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _version(request: pytest.FixtureRequest) -> None:
-    report = request.config.pluginmanager.get_plugin("terminalreporter")
-    if report is not None:
-        report.write_line(f"captum {importlib.metadata.version('captum')}")
+PEER = "captum"
 
 
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -90,6 +83,46 @@ def test_methods_taken_from_captum_are_captums(site: int | None) -> None:
     else:
         theirs = captum.LayerDeepLift(net, net[site]).attribute(x, start, target=1)
     torch.testing.assert_close(deep, theirs, **CLOSE)
+
+
+OPTIONS = {
+    "feature_ablation": ("FeatureAblation", {}),
+    "feature_permutation": ("FeaturePermutation", {}),
+    "occlusion": ("Occlusion", {"sliding_window_shapes": (3,)}),
+    "lime": ("Lime", {"n_samples": 40}),
+    "kernel_shap": ("KernelShap", {"n_samples": 40}),
+    "shapley_value_sampling": ("ShapleyValueSampling", {"n_samples": 6}),
+}
+
+
+@pytest.mark.parametrize("method", OPTIONS)
+@pytest.mark.parametrize("site", [None, "1"])
+def test_perturbation_methods_are_captums_for_the_same_draws(method: str, site: str | None) -> None:
+    net, x, start = chain(nn.ReLU), normal(4, 8), normal(4, 8, seed=1)
+    kind, options = OPTIONS[method]
+    ours = Attribution(
+        net, method, site=site, target=1, window=(3,) if method == "occlusion" else None
+    ).attribute(
+        x,
+        start,
+        steps=options.get("n_samples", 1),
+        batch_size=20,
+        generator=torch.Generator().manual_seed(7),
+    )
+    model, ends = net, (x, start)
+    if site is not None:
+        model = net[2:]
+        with torch.no_grad():
+            ends = (net[:2](x), net[:2](start))
+    # Ours seeds captum's generators with the first number of the one that it is given.
+    seed = int(torch.randint(2**31, (), generator=torch.Generator().manual_seed(7)))
+    given = {} if method == "feature_permutation" else {"baselines": ends[1]}
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        theirs = getattr(captum, kind)(model).attribute(
+            ends[0], target=1, perturbations_per_eval=5, **given, **options
+        )
+    torch.testing.assert_close(ours.values, theirs.to(ours.values), **CLOSE)
 
 
 def limit(attribute) -> torch.Tensor:

@@ -1,7 +1,6 @@
 """Patching on HF GPT-2 with random weights, beside nnsight on the same weights."""
 
 import copy
-import importlib.metadata
 import warnings
 
 import pytest
@@ -18,7 +17,7 @@ from neuros_mechint.interventions import (
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
-    transformers = pytest.importorskip("transformers")
+    pytest.importorskip("transformers")
     nnsight = pytest.importorskip("nnsight")
 
 pytestmark = [
@@ -27,6 +26,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore"),
 ]
 
+PEER = "nnsight"
 N_LAYERS, N_HEADS, WIDTH, N_TIME = 3, 4, 32, 6
 METRIC = logit_difference(3, 5)
 
@@ -36,28 +36,6 @@ def tokens(seed: int) -> torch.Tensor:
 
 
 CLEAN, CORRUPTED = tokens(0), tokens(1)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _version(request: pytest.FixtureRequest) -> None:
-    report = request.config.pluginmanager.get_plugin("terminalreporter")
-    if report is not None:
-        report.write_line(f"nnsight {importlib.metadata.version('nnsight')}")
-
-
-@pytest.fixture(scope="module")
-def gpt2() -> torch.nn.Module:
-    config = transformers.GPT2Config(
-        n_layer=N_LAYERS, n_embd=WIDTH, n_head=N_HEADS, vocab_size=60, n_positions=16,
-        bos_token_id=0, eos_token_id=0,
-    )  # fmt: skip
-    torch.manual_seed(0)
-    model = transformers.GPT2LMHeadModel(config).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            # The standard start leaves the blocks nearly without effect.
-            parameter.add_(0.1 * torch.randn_like(parameter))
-    return model
 
 
 @pytest.fixture(scope="module")

@@ -29,21 +29,6 @@ BLOCKS = [f"transformer.h.{k}" for k in range(N_LAYERS)]
 METRIC = logit_difference(3, 5)
 
 
-@pytest.fixture(scope="module")
-def gpt2() -> torch.nn.Module:
-    config = transformers.GPT2Config(
-        n_layer=N_LAYERS, n_embd=WIDTH, n_head=N_HEADS, vocab_size=60, n_positions=16,
-        bos_token_id=0, eos_token_id=0,
-    )  # fmt: skip
-    torch.manual_seed(0)
-    model = transformers.GPT2LMHeadModel(config).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            # The standard start leaves the blocks nearly without effect.
-            parameter.add_(0.1 * torch.randn_like(parameter))
-    return model
-
-
 def tokens(seed: int) -> torch.Tensor:
     return torch.randint(0, 60, (2, N_TIME), generator=torch.Generator().manual_seed(seed))
 

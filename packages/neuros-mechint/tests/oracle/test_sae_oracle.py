@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from neuros_mechint.sae import ConceptSAE, SAEVisualizer, SparseAutoencoder, evaluate_sae
+from neuros_mechint.sae._logistic import sparse_weights
 
 sklearn = pytest.importorskip("sklearn")
 
@@ -59,6 +60,29 @@ def test_probing_equals_a_pipeline_of_scikit_learn() -> None:
         dense.append(accuracy(x.double().numpy(), target))
     assert scores.probing == {k: pytest.approx(np.mean(v)) for k, v in expected.items()}
     assert scores.probing_dense == pytest.approx(np.mean(dense))
+
+
+def test_sparse_weights_equal_those_of_scikit_learn() -> None:
+    from scipy.sparse import csr_matrix
+    from sklearn.linear_model import LogisticRegression
+
+    (x, labels), coder = data(), coder_of()
+    with torch.no_grad():
+        f = coder.encode(x).double().numpy()
+    target = (labels == 1).numpy()
+    rms = np.sqrt(np.square(f[f != 0]).mean())
+    # Theirs is the sum of absolute weights plus C times the weighted sum of the cross-entropies.
+    share = (~target).sum() / target.sum()
+    model = LogisticRegression(
+        l1_ratio=1.0, C=1 / (0.01 * len(f)), solver="saga", tol=1e-9, max_iter=20_000,
+        class_weight={True: share, False: 1.0}, random_state=0,
+    ).fit(f / rms, target)  # fmt: skip
+    found = sparse_weights(csr_matrix(f), target)
+    assert 3 <= np.count_nonzero(np.abs(model.coef_[0]) > 1e-6) < 20
+    np.testing.assert_allclose(found, model.coef_[0], atol=0.02)
+    # What absorption takes from them is their order.
+    best = np.argsort(-model.coef_[0])[:3]
+    assert np.argsort(-found)[:3].tolist() == best.tolist()
 
 
 def test_the_areas_of_concepts_equal_those_of_scikit_learn() -> None:

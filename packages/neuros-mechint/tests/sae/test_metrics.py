@@ -227,51 +227,6 @@ def test_labels_without_relation_to_the_data_are_at_chance() -> None:
     assert abs(scores.probing[2] - 0.5) < error
 
 
-def absorbing(n_hidden: int) -> tuple[Tensor, Tensor, Directions]:
-    """A concept whose feature is silent on rows of a special kind, which one feature codes whole.
-
-    Rows with the concept lie at 2 e0; `n_hidden` of each 100 of them also have 2 e1. The coder has
-    e0 (silent when e1 is there) and (e0 + e1) / sqrt 2.
-    """
-    generator = torch.Generator().manual_seed(5)
-    concept = torch.arange(1000) % 2 == 0
-    hidden = concept & (torch.arange(1000) // 2 % 100 < n_hidden)
-    x = 0.01 * torch.randn(1000, 4, generator=generator)
-    x[concept, 0] += 2
-    x[hidden, 1] += 2
-    x[~concept, 2] += 2
-
-    class Absorbing(Directions):
-        def encode(self, x: Tensor) -> Tensor:
-            special = x[:, 1] > 1
-            f = torch.zeros(len(x), 3)
-            f[:, 0] = torch.where(special, 0, x[:, 0].clamp(min=0) * (x[:, 0] > 1))
-            f[:, 1] = torch.where(special, x[:, :2].sum(1) / 2**0.5, 0)
-            f[:, 2] = x[:, 2] * (x[:, 2] > 1)
-            return f
-
-    root = 0.5**0.5
-    directions = torch.tensor([[1.0, 0, 0, 0], [root, root, 0, 0], [0, 0, 1, 0]])
-    return x, concept.long(), Absorbing(directions)
-
-
-@pytest.mark.parametrize("n_hidden", [0, 1])
-def test_planted_absorption_is_counted(n_hidden: int) -> None:
-    # One in a hundred: a second feature for so few rows adds less than 0.03 to F1.
-    x, labels, coder = absorbing(n_hidden)
-    generator = torch.Generator().manual_seed(0)
-    scores = evaluate_sae(coder, x, labels=labels, generator=generator, batch_size=64)
-    # The other class has no hidden rows, and the mean is over both.
-    assert scores.absorption == pytest.approx(n_hidden / 100 / 2, abs=1e-9)
-
-
-def test_a_concept_that_is_split_over_features_is_not_absorbed() -> None:
-    # Half of the concept's rows fire the second feature: it belongs to the concept.
-    x, labels, coder = absorbing(50)
-    generator = torch.Generator().manual_seed(0)
-    assert evaluate_sae(coder, x, labels=labels, generator=generator).absorption == 0
-
-
 def test_scores_with_labels_do_not_depend_on_the_batches() -> None:
     x, labels, directions = planted()
     found = [

@@ -21,6 +21,7 @@ from neuros_mechint.sae._losses import evaluate
 from neuros_mechint.sae._recipe import Recipe
 from neuros_mechint.sae._session import Session
 from neuros_mechint.sae._sources import RowBuffer, as_store
+from neuros_mechint.sae._stream import Stream
 
 KINDS = ["relu", "topk", "batchtopk", "jumprelu", "gated"]
 
@@ -403,6 +404,20 @@ def test_a_buffer_gives_every_row_once_and_mixes_them() -> None:
     assert list(buffer.flush()) == []
     with pytest.raises(ValueError, match=r"same number of rows, got \[2, 3\]"):
         list(buffer.push([torch.ones(2, 1), torch.ones(3, 1)]))
+
+
+def test_a_stream_never_holds_more_than_its_buffer_and_one_batch() -> None:
+    coders = {"": (small(),)}
+    stream = Stream(nn.Identity(), coders, Recipe(None, None, None, 32), 128, generator())
+    held = []
+    for _ in range(40):
+        stream.take(data(50), 40, "here")
+        (group,) = stream._groups.values()
+        held.append(len(group.buffer))
+    # 2000 rows went through; a forward gives 50, and batches leave once 128 are there.
+    assert max(held) <= 128
+    stream.finish()
+    assert group.sessions[0].tokens == 2000
 
 
 # Checkpoints

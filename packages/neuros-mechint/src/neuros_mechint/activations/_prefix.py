@@ -1,13 +1,12 @@
 """One unedited forward: its output, the values at the places to edit, and what can be replayed."""
 
 import operator
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from bisect import bisect_left
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from neuros_mechint.activations._container import Path, get_leaf, leaves, map_leaves
@@ -18,7 +17,7 @@ from neuros_mechint.activations._taps import find_tensor
 from neuros_mechint.activations.cache import version_of
 from neuros_mechint.activations.site import Site, is_compiled
 
-__all__ = ["Place", "Reference", "batch_axis", "record", "replayed", "same_numbers", "tile"]
+__all__ = ["Place", "Recorded", "Reference", "record"]
 
 
 @dataclass(frozen=True)
@@ -53,9 +52,26 @@ class _Call:
     """One running call of a module."""
 
     start: int
-    versions: list[tuple[Tensor, int]]
+    tensors: list[tuple[Path, Tensor, int]]
     kept: list[nn.Module] = field(default_factory=list)
     holds_place: bool = False
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """One call of a module that can be replayed.
+
+    Attributes:
+        start: When it began.
+        end: When it ended.
+        lengths: Length of the first dimension of every tensor in `(args, kwargs)`.
+        output: What it returned.
+    """
+
+    start: int
+    end: int
+    lengths: Mapping[Path, int]
+    output: Any
 
 
 @dataclass
@@ -64,31 +80,42 @@ class Reference:
 
     Attributes:
         output: Output of the model.
-        shapes: Per place, the shape of its tensor at every call.
+        values: Per place, a copy of its tensor at every call.
         moments: Per place, when it was reached first.
-        spans: Modules that can be replayed, with start and end of their call.
-        outputs: Their outputs.
+        calls: Modules that can be replayed, with their call.
     """
 
     output: Any = None
-    shapes: dict[Place, list[torch.Size]] = field(default_factory=dict)
+    values: dict[Place, list[Tensor]] = field(default_factory=dict)
     moments: dict[Place, int] = field(default_factory=dict)
-    spans: dict[nn.Module, tuple[int, int]] = field(default_factory=dict)
-    outputs: dict[nn.Module, Any] = field(default_factory=dict)
+    calls: dict[nn.Module, Recorded] = field(default_factory=dict)
 
     def moment(self, places: Iterable[Place]) -> int:
         """When the first of some places is reached; 0 when nothing can be replayed."""
         return min((self.moments.get(place, 0) for place in places), default=0)
 
-    def prefix(self, moment: int) -> dict[nn.Module, Any]:
-        """Outputs of the outermost modules that are complete at a moment."""
-        chosen: dict[nn.Module, Any] = {}
+    def active(self, firsts: Sequence[int], places: Collection[Place]) -> dict[nn.Module, int]:
+        """How many sets are edited before a module ends, for the outermost with fewer than all.
+
+        Args:
+            firsts: When the first place of each set is reached, ascending.
+            places: All places of the sets; a module with one of them inside is left to its parts.
+        """
+        edited = [self.moments.get(place, 0) for place in places]
+        chosen: dict[nn.Module, int] = {}
         covered = -1
-        for module, (_, end) in sorted(self.spans.items(), key=lambda item: item[1][0]):
-            if covered < end <= moment:
-                chosen[module] = self.outputs[module]
-                covered = end
+        for module, call in self.in_order:
+            if call.end <= covered or call.end > firsts[-1]:
+                continue
+            if not any(call.start < moment < call.end for moment in edited):
+                chosen[module] = bisect_left(firsts, call.end)
+                covered = call.end
         return chosen
+
+    @cached_property
+    def in_order(self) -> list[tuple[nn.Module, Recorded]]:
+        """Modules that can be replayed in the order of their calls."""
+        return sorted(self.calls.items(), key=lambda item: item[1].start)
 
 
 def record(
@@ -114,9 +141,9 @@ def record(
     with watch(watched, enter=recorder.enter, leave=recorder.leave):
         recorder.found.output = model(*arguments[0], **arguments[1])
     found = recorder.found
-    repeats = any(len(calls) > 1 for calls in found.shapes.values())
+    repeats = any(len(calls) > 1 for calls in found.values.values())
     if not reuse or repeats or snapshot.changed() or before.changed():
-        return Reference(output=found.output, shapes=found.shapes)
+        return Reference(output=found.output, values=found.values)
     return found
 
 
@@ -124,7 +151,7 @@ class _Recorder:
     """Fills a `Reference` from the calls of the watched modules."""
 
     def __init__(self, places: Collection[Place], *, replay: bool) -> None:
-        self.found = Reference(shapes={place: [] for place in places})
+        self.found = Reference(values={place: [] for place in places})
         self.places: dict[nn.Module, list[Place]] = {}
         for place in places:
             self.places.setdefault(place.module, []).append(place)
@@ -137,9 +164,8 @@ class _Recorder:
         holder = (args, kwargs)
         self.clock += 1
         self._visit(module, "input", holder)
-        tensors = [leaf for _, leaf in leaves(holder) if isinstance(leaf, Tensor)]
-        counted = [t for t in tensors if not t.is_inference()]
-        self.open.append(_Call(self.clock, [(t, version_of(t)) for t in counted]))
+        found = [(path, leaf) for path, leaf in leaves(holder) if isinstance(leaf, Tensor)]
+        self.open.append(_Call(self.clock, [(path, t, _version(t)) for path, t in found]))
 
     def leave(self, module: nn.Module, output: Any) -> None:
         call = self.open.pop()
@@ -147,9 +173,10 @@ class _Recorder:
         # Below a call without a place inside, nothing has to be kept: it is replayed as a whole.
         kept = call.kept
         if self._replayable(module, output, call):
-            self.found.spans[module] = (call.start, self.clock)
+            lengths = {path: len(t) for path, t, _ in call.tensors if t.ndim}
             # A copy, as a later in-place operation would change what is to be replayed.
-            self.found.outputs[module] = map_leaves(_copied, output)
+            kept_output = map_leaves(_copied, output)
+            self.found.calls[module] = Recorded(call.start, self.clock, lengths, kept_output)
             if not call.holds_place:
                 self._forget(kept)
                 kept = []
@@ -161,7 +188,8 @@ class _Recorder:
     def _visit(self, module: nn.Module, side: Side, holder: Any) -> None:
         for place in self.places.get(module, ()):
             if place.side == side:
-                self.found.shapes[place].append(get_leaf(holder, place.find(holder)).shape)
+                value = get_leaf(holder, place.find(holder)).detach().clone()
+                self.found.values[place].append(value)
                 self.found.moments.setdefault(place, self.clock)
                 self.open[-1].holds_place = True
 
@@ -173,70 +201,12 @@ class _Recorder:
             self._forget([module])
             return False
         self.seen.add(module)
-        untouched = all(version_of(tensor) == version for tensor, version in call.versions)
+        untouched = all(_version(tensor) == version for _, tensor, version in call.tensors)
         return untouched and all(_is_plain(leaf) for _, leaf in leaves(output))
 
     def _forget(self, modules: Iterable[nn.Module]) -> None:
         for module in modules:
-            self.found.spans.pop(module, None)
-            self.found.outputs.pop(module, None)
-
-
-@contextmanager
-def replayed(outputs: Mapping[nn.Module, Any], n_rows: int, copies: int) -> Iterator[None]:
-    """Let modules return recorded outputs, for several copies of the input, without a call.
-
-    A forward that another tool put on the instance comes back as it was.
-    """
-    absent = object()
-    found = {module: vars(module).get("forward", absent) for module in outputs}
-    try:
-        for module, output in outputs.items():
-            tiled = map_leaves(partial(_tile_leaf, n_rows, copies), output)
-            vars(module)["forward"] = partial(_constant, tiled)
-        yield
-    finally:
-        for module, forward in found.items():
-            if forward is absent:
-                vars(module).pop("forward", None)
-            else:
-                vars(module)["forward"] = forward
-
-
-def tile(value: Tensor, axis: int, copies: int) -> Tensor:
-    """Repeat a tensor along its batch axis, copy after copy."""
-    return value.repeat([copies if dim == axis else 1 for dim in range(value.ndim)])
-
-
-def batch_axis(one: Sequence[int], many: Sequence[int], copies: int) -> int | None:
-    """Return the axis that became `copies` times as long, None when no axis changed.
-
-    Raises:
-        ValueError: When the shapes differ in any other way.
-    """
-    if tuple(one) == tuple(many):
-        return None
-    changed = [axis for axis, (a, b) in enumerate(zip(one, many, strict=False)) if a != b]
-    if len(one) != len(many) or [many[axis] for axis in changed] != [copies * one[changed[0]]]:
-        raise ValueError(f"shape {tuple(one)} became {tuple(many)} for {copies} copies")
-    return changed[0]
-
-
-def same_numbers(a: Tensor, b: Tensor) -> bool:
-    """Whether two tensors agree up to the rounding that another batch size brings."""
-    if a.shape != b.shape or a.dtype != b.dtype:
-        return False
-    a, b = a.detach(), b.detach()
-    if not a.is_floating_point() or not a.numel():
-        return torch.equal(a, b)
-    # Sums in another order differ by a few eps; a row that saw another row differs far more.
-    slack = float(torch.finfo(a.dtype).eps ** 0.5)
-    if float((a - b).abs().max()) <= slack * float(a.abs().max()):
-        return True
-    # With NaN or infinity among the numbers, which compare equal only to themselves.
-    finite = a[a.isfinite()]
-    scale = float(finite.abs().max()) if finite.numel() else 0.0
-    return torch.allclose(a, b, rtol=slack, atol=slack * scale, equal_nan=True)
+            self.found.calls.pop(module, None)
 
 
 def _around(model: nn.Module, places: Iterable[Place]) -> dict[nn.Module, None]:
@@ -279,20 +249,14 @@ class _Attributes:
         )
 
 
+def _version(tensor: Tensor) -> int:
+    # Inference tensors do not count their in-place changes.
+    return 0 if tensor.is_inference() else version_of(tensor)
+
+
 def _copied(_path: Path, leaf: Any) -> Any:
     return leaf.clone() if isinstance(leaf, Tensor) else leaf
 
 
 def _is_plain(leaf: object) -> bool:
     return leaf is None or isinstance(leaf, (Tensor, bool, int, float, str))
-
-
-def _tile_leaf(n_rows: int, copies: int, _path: Path, leaf: Any) -> Any:
-    # Dimension 0 is a guess here; the unedited copy in every batch tells when it was wrong.
-    if isinstance(leaf, Tensor) and leaf.ndim and leaf.shape[0] == n_rows:
-        return tile(leaf, 0, copies)
-    return leaf
-
-
-def _constant(output: Any, *_args: Any, **_kwargs: Any) -> Any:
-    return output

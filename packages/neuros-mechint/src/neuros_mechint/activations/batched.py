@@ -9,20 +9,19 @@ import torch
 from torch import Tensor, nn
 
 from neuros_mechint.activations import _hooks
-from neuros_mechint.activations._container import Path, get_leaf, leaves, map_leaves, put_leaf
-from neuros_mechint.activations._editing import Edit, EditContext, apply, with_context
+from neuros_mechint.activations._container import Path, leaves, map_leaves
+from neuros_mechint.activations._editing import Edit, with_context
+from neuros_mechint.activations._heap import keep_freed_memory
 from neuros_mechint.activations._inputs import Arguments, call_arguments, count_rows, tile_rows
-from neuros_mechint.activations._prefix import Place, batch_axis, record, replayed, same_numbers
+from neuros_mechint.activations._prefix import Place, record
+from neuros_mechint.activations._replay import replayed
+from neuros_mechint.activations._rows import Layout, batch_axis, same_numbers
+from neuros_mechint.activations._stacked import StackedTap
 from neuros_mechint.activations._state import preserved
-from neuros_mechint.activations._taps import Turns, indexed
 from neuros_mechint.activations.intervene import intervene
 from neuros_mechint.activations.site import Site, SiteLike, as_site, find_module
 
 __all__ = ["run_batched"]
-
-# Below this many rows a forward costs nearly the same whatever their number (GPT-2 of width 128),
-# so edit sets that start at different depths share a batch until it is this full.
-_WORTHWHILE_ROWS = 8
 
 
 def run_batched(
@@ -42,7 +41,8 @@ def run_batched(
     batch, are run one by one.
 
     With `reuse_prefix`, modules that are complete before the first edited site are not called
-    again. That is left out by itself in train mode, when a forward changes a buffer or an attribute
+    again, and later ones are called for the sets that are edited before they end and the copy
+    alone. That is left out by itself in train mode, when a forward changes a buffer or an attribute
     of a module, when an edited site is reached more than once, when the model carries hooks or
     compiled modules, and when the unedited copy disagrees.
 
@@ -164,64 +164,66 @@ class _Sweep:
         self.by_rows: bool | None = False if measure is _whole else None
         self.n_rows = count_rows(arguments)
         places = dict.fromkeys(place for one in sets for place, _, _ in one.found)
-        with preserved(model) as snapshot:
-            self.reference = record(model, arguments, places, reuse=reuse, snapshot=snapshot)
+        keep_freed_memory()
+        with preserved(model) as self.snapshot:
+            self.reference = record(model, arguments, places, reuse=reuse, snapshot=self.snapshot)
+        self.firsts = {one: self.reference.moment(p for p, _, _ in one.found) for one in sets}
 
     def batches(self, sets: Sequence[_EditSet], per_batch: int) -> Iterator[list[_EditSet]]:
-        """Divide sets, in the order of their first edit, into batches."""
-        batch: list[_EditSet] = []
-        moments = {one: self._moment(one) for one in sets}
-        for one in sorted(sets, key=moments.__getitem__):
-            deeper = bool(batch) and moments[one] > moments[batch[0]]
-            full = len(batch) * self.n_rows >= _WORTHWHILE_ROWS
-            if len(batch) == per_batch or (deeper and full):
-                yield batch
-                batch = []
-            batch.append(one)
-        if batch:
-            yield batch
+        """Divide sets, in the order of their first edit, into batches of nearly one size."""
+        ordered = sorted(sets, key=self.firsts.__getitem__)
+        n_batches = -(-len(sets) // per_batch)
+        for k in range(n_batches):
+            yield ordered[k * len(sets) // n_batches : (k + 1) * len(sets) // n_batches]
 
     def run(self, batch: Sequence[_EditSet]) -> Iterator[tuple[int, Any]]:
-        """Run one batch; with the reused prefix, without it, or one by one."""
-        prefix = self.reference.prefix(self._moment(batch[0]))
-        for outputs in (prefix, {}) if prefix else ({},):
-            try:
-                output = self._forward(batch, outputs)
-                axes = self._axes(output, len(batch) + 1)
-            except _NotStackableError:
-                continue
-            yield from self._measured(batch, output, axes)
-            return
+        """Run one batch; with modules called in part, with all of them whole, or one by one."""
+        # Of two copies only one would see what a recurrence over rows hands on.
+        if len(batch) > 1:
+            places = {place for one in batch for place, _, _ in one.found}
+            counts = self.reference.active([self.firsts[one] for one in batch], places)
+            layout = Layout(len(batch), self.n_rows)
+            for partly in (counts, {}) if counts else ({},):
+                try:
+                    output = self._forward(batch, layout, partly)
+                    axes = self._axes(output, layout)
+                except _NotStackableError:
+                    continue
+                yield from self._measured(batch, output, axes, layout)
+                return
         for one in batch:
             k, output = one.run_alone(self.model, self.arguments)
             yield k, self.measure(output)
 
     def _measured(
-        self, batch: Sequence[_EditSet], output: Any, axes: Mapping[Path, int | None]
+        self,
+        batch: Sequence[_EditSet],
+        output: Any,
+        axes: Mapping[Path, int | None],
+        layout: Layout,
     ) -> Iterator[tuple[int, Any]]:
         """Measure the sets of one batch, at once where the measure goes by rows."""
-        copies = len(batch) + 1
-        together = None if self.by_rows is False else self._by_rows(output, axes, copies)
-        single: dict[int, Any] = {}
+        together = None if self.by_rows is False else self._by_rows(output, axes, layout)
 
-        def alone(row: int) -> Any:
-            if row not in single:
-                single[row] = self.measure(map_leaves(_Rows(axes, row, copies), output))
-            return single[row]
+        def alone(copy: int) -> Any:
+            return self.measure(map_leaves(_Rows(axes, copy, layout.copies), output))
 
+        copies = [layout.copy(position) for position in range(len(batch))]
         if self.by_rows is None and together is not None:
             # Rows that see each other differ everywhere, so a few sets over the batch tell.
-            rows = [row for row, _ in _placed(batch)]
             self.by_rows = all(
-                _equal(alone(row), together[row], together) for row in rows[:: -(-len(rows) // 4)]
+                _equal(alone(copy), together[copy], together)
+                for copy in copies[:: -(-len(copies) // 4)]
             )
         if together is None or not self.by_rows:
             self.by_rows = False
-            yield from ((one.k, alone(row)) for row, one in _placed(batch))
+            yield from ((one.k, alone(copy)) for one, copy in zip(batch, copies, strict=True))
             return
-        yield from ((one.k, together[row]) for row, one in _placed(batch))
+        yield from ((one.k, together[copy]) for one, copy in zip(batch, copies, strict=True))
 
-    def _by_rows(self, output: Any, axes: Mapping[Path, int | None], copies: int) -> Tensor | None:
+    def _by_rows(
+        self, output: Any, axes: Mapping[Path, int | None], layout: Layout
+    ) -> Tensor | None:
         """Measure all copies at once; None when that gives anything but one number per row."""
         # Every member needs its rows first, or the measure of a part is not a part of the measure.
         if any(axis != 0 for axis in axes.values()):
@@ -229,9 +231,9 @@ class _Sweep:
         # Labels of one copy do not fit the rows of many, and a measure may raise what it likes.
         with suppress(Exception):
             values = self.measure(map_leaves(_plain_or_none, output))
-            if isinstance(values, Tensor) and values.shape == (copies * self.n_rows,):
-                rows = values.reshape(copies, self.n_rows)
-                control = rows[(copies - 1) // 2]
+            if isinstance(values, Tensor) and values.shape == (layout.copies * self.n_rows,):
+                rows = values.reshape(layout.copies, self.n_rows)
+                control = rows[layout.control]
                 return rows if same_numbers(control, self._measured_reference()) else None
         return None
 
@@ -240,17 +242,15 @@ class _Sweep:
             self.unedited = self.measure(map_leaves(_plain_or_none, self.reference.output))
         return self.unedited
 
-    def _moment(self, one: _EditSet) -> int:
-        return self.reference.moment(place for place, _, _ in one.found)
-
-    def _forward(self, batch: Sequence[_EditSet], outputs: Mapping[nn.Module, Any]) -> Any:
-        """Run one stacked forward, with recorded outputs in place of some modules."""
-        copies = len(batch) + 1
-        args, kwargs = tile_rows(self.arguments, self.n_rows, copies)
-        taps = self._taps(batch)
+    def _forward(
+        self, batch: Sequence[_EditSet], layout: Layout, partly: Mapping[nn.Module, int]
+    ) -> Any:
+        """Run one stacked forward, with some modules called on a part of the rows."""
+        args, kwargs = tile_rows(self.arguments, self.n_rows, layout.copies)
+        taps = self._taps(batch, layout)
         with ExitStack() as stack:
-            stack.enter_context(preserved(self.model))
-            stack.enter_context(replayed(outputs, self.n_rows, copies))
+            stack.callback(self.snapshot.restore)
+            stack.enter_context(replayed(partly, self.reference.calls, layout))
             for place, tap in taps.items():
                 _hooks.attach(place.module, place.side, tap)
                 stack.callback(_hooks.detach, place.module, place.side, tap)
@@ -263,17 +263,16 @@ class _Sweep:
             raise _NotStackableError
         return output
 
-    def _taps(self, batch: Sequence[_EditSet]) -> dict[Place, "_StackedTap"]:
-        taps: dict[Place, _StackedTap] = {}
-        for row, one in _placed(batch):
+    def _taps(self, batch: Sequence[_EditSet], layout: Layout) -> dict[Place, StackedTap]:
+        taps: dict[Place, StackedTap] = {}
+        for position, one in enumerate(batch):
             for place, site, edit in one.found:
                 if place not in taps:
-                    shapes = self.reference.shapes[place]
-                    taps[place] = _StackedTap(place, shapes, len(batch) + 1)
-                taps[place].rows.append((row, site, edit, Turns(site)))
+                    taps[place] = StackedTap(place, self.reference.values[place], layout)
+                taps[place].add(layout.copy(position), site, edit)
         return taps
 
-    def _axes(self, output: Any, copies: int) -> dict[Path, int | None]:
+    def _axes(self, output: Any, layout: Layout) -> dict[Path, int | None]:
         """Find the batch axis of every tensor of the output, and check the unedited copy.
 
         Raises:
@@ -285,22 +284,13 @@ class _Sweep:
         axes: dict[Path, int | None] = {}
         for (path, many), (_, one) in zip(stacked, single, strict=True):
             if isinstance(many, Tensor):
-                axes[path] = _checked_axis(one, many, copies)
+                axes[path] = _checked_axis(one, many, layout)
         return axes
 
 
-def _placed(batch: Sequence[_EditSet]) -> Iterator[tuple[int, _EditSet]]:
-    """Give each set its copy of the input; the one in the middle stays unedited.
-
-    In the middle, because a recurrence over rows in either direction reaches it.
-    """
-    for position, one in enumerate(batch):
-        yield position + (position >= len(batch) // 2), one
-
-
-def _checked_axis(one: Tensor, many: Tensor, copies: int) -> int | None:
+def _checked_axis(one: Tensor, many: Tensor, layout: Layout) -> int | None:
     try:
-        axis = batch_axis(one.shape, many.shape, copies)
+        axis = batch_axis(one.shape, many.shape, layout.copies)
     except ValueError as error:
         raise _NotStackableError from error
     if axis is None:
@@ -308,45 +298,10 @@ def _checked_axis(one: Tensor, many: Tensor, copies: int) -> int | None:
         unedited = many.data_ptr() == one.data_ptr()
     else:
         size = one.shape[axis]
-        unedited = same_numbers(one, many.narrow(axis, (copies - 1) // 2 * size, size))
+        unedited = same_numbers(one, many.narrow(axis, layout.control * size, size))
     if not unedited:
         raise _NotStackableError
     return axis
-
-
-class _StackedTap:
-    """Edits of many sets at one place; each gets the rows of its set."""
-
-    edits = True
-
-    def __init__(self, place: Place, shapes: Sequence[torch.Size], copies: int) -> None:
-        self.place, self.shapes, self.copies = place, shapes, copies
-        self.calls = 0
-        self.rows: list[tuple[int, Site, Any, Turns]] = []
-
-    @property
-    def reached(self) -> bool:
-        """Whether every edit acted, in as many calls as the unedited forward made."""
-        return self.calls == len(self.shapes) and all(turns.hits for *_, turns in self.rows)
-
-    def __call__(self, module: nn.Module, holder: Any) -> Any:
-        call, self.calls = self.calls, self.calls + 1
-        path = self.place.find(holder)
-        value: Tensor = get_leaf(holder, path)
-        axis = batch_axis(self.shapes[call], value.shape, self.copies)
-        if axis is None:
-            raise ValueError("the edited tensor does not carry the batch")
-        size = self.shapes[call][axis]
-        changed = value.clone()
-        for row, site, edit, turns in self.rows:
-            if turns.take() is None:
-                continue
-            rows = changed.narrow(axis, row * size, size)
-            part = rows if site.index is None else indexed(site, rows)
-            # The edit gets a copy: what it returns is written into the memory it read.
-            result = apply(edit, part.clone(), EditContext(site, module, call))
-            rows[... if site.index is None else site.index] = result
-        return put_leaf(holder, path, changed)
 
 
 @dataclass(frozen=True)
@@ -354,7 +309,7 @@ class _Rows:
     """Takes the rows of one copy out of a leaf of the stacked output."""
 
     axes: Mapping[Path, int | None]
-    row: int
+    copy: int
     copies: int
 
     def __call__(self, path: Path, leaf: Any) -> Any:
@@ -362,7 +317,7 @@ class _Rows:
         if axis is None:
             return _plain_or_none(path, leaf)
         size = leaf.shape[axis] // self.copies
-        return leaf.narrow(axis, self.row * size, size)
+        return leaf.narrow(axis, self.copy * size, size)
 
 
 def _equal(a: Tensor, b: Tensor, scale: Tensor) -> bool:

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from neuros_mechint.activations import _hooks
+from neuros_mechint.activations._heap import keep_freed_memory
 from neuros_mechint.activations._taps import CaptureTap, EditTap
 from neuros_mechint.activations.cache import ActivationCache
 from neuros_mechint.activations.edit import Edit
@@ -173,6 +174,7 @@ class _Intervention(AbstractContextManager[ActivationCache]):
         if self._state != "new":
             raise RuntimeError("one intervene(...) serves one `with` block; call intervene again")
         self._state = "entered"
+        keep_freed_memory()
         for module, side, tap in self._taps:
             _hooks.attach(module, side, tap)
         return self._cache

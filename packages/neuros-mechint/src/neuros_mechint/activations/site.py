@@ -80,6 +80,8 @@ class Site:
         # Slices and lists have no hash, so a site is identified by the text of its index.
         parts = (self.path, self.io, self.key, self.call, _index_text(index))
         object.__setattr__(self, "_parts", parts)
+        # A sweep looks its sites up hundreds of times.
+        object.__setattr__(self, "_hash", hash(parts))
 
     @classmethod
     def parse(cls, text: str) -> "Site":
@@ -117,7 +119,11 @@ class Site:
         return isinstance(other, Site) and vars(self)["_parts"] == vars(other)["_parts"]
 
     def __hash__(self) -> int:
-        return hash(vars(self)["_parts"])
+        return int(vars(self)["_hash"])
+
+    def __reduce__(self) -> tuple[type["Site"], tuple[Any, ...]]:
+        # Made anew, as texts have another hash in another process.
+        return Site, (self.path, self.io, self.key, self.call, self.index)
 
 
 SiteLike = Site | str | nn.Module

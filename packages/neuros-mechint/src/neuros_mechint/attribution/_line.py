@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from neuros_mechint.activations import Edit, EditContext, Leaf, Site, SiteLike, intervene
 from neuros_mechint.activations._container import get_leaf
 from neuros_mechint.activations._inputs import call_arguments, count_rows, tile_rows
-from neuros_mechint.activations._prefix import batch_axis
+from neuros_mechint.activations._rows import batch_axis
 from neuros_mechint.activations.site import as_site
 from neuros_mechint.attribution._ends import as_baseline, captured, paths_of_floats, placed
 from neuros_mechint.attribution._target import Target, read_target

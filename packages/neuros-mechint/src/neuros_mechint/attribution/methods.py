@@ -23,6 +23,10 @@ Method = Literal[
     "deeplift",
     "gradient_shap",
     "feature_ablation",
+    "feature_permutation",
+    "occlusion",
+    "lime",
+    "kernel_shap",
     "shapley_value_sampling",
 ]
 _METHODS = ("integrated_gradients", "gradient_x_input", *_captum.METHODS)
@@ -61,20 +65,34 @@ class Attribution:
     activation. That is the change of the output itself when the site is all that the output
     depends on.
 
+    What captum computes needs a target with one value per row:
+
+    | method | value of a number |
+    | --- | --- |
+    | `"deeplift"` | its share of the change by the rescale rule; complete |
+    | `"gradient_shap"` | gradients at `steps` random points of the line |
+    | `"feature_ablation"` | change of the target when it alone takes its baseline |
+    | `"occlusion"` | the same for a window over it, averaged over the windows that cover it |
+    | `"feature_permutation"` | change when it takes another row's; the baseline is for `delta` |
+    | `"shapley_value_sampling"` | change on its turn, over `steps` orders; complete |
+    | `"kernel_shap"` | Shapley value by a weighted regression on `steps` samples |
+    | `"lime"` | weight in a lasso (penalty 0.01) on `steps` samples near the input |
+
     Args:
         model: Any module, used in the mode it is in: call `model.eval()` first, since the rows of a
             batch must not influence each other.
         method: `"integrated_gradients"`; `"gradient_x_input"`, the gradient at the input times the
             input, or times its difference from a baseline that is given; or one that captum
-            computes (extra `attribution`): `"deeplift"`, `"gradient_shap"`, `"feature_ablation"`,
-            `"shapley_value_sampling"`.
+            computes (extra `attribution`), see below.
         site: What to attribute to; None means every floating-point tensor of the input.
         target: What to explain: an index or a tuple of indices into each row of the output (its
             first tensor), a tensor with one index per row, or a function of the output that gives
             one value per row or a scalar. None needs an output of one number per row.
+        window: Size of what `"occlusion"` covers, one number for each dimension of a row; it moves
+            by one. None for the other methods.
 
     Raises:
-        ValueError: When the method is not known.
+        ValueError: When the method is not known, or a window comes with another than `"occlusion"`.
 
     Examples:
         >>> net = nn.Sequential(nn.Linear(2, 1, bias=False))
@@ -86,6 +104,12 @@ class Attribution:
     References:
         Sundararajan, M., Taly, A. & Yan, Q. (2017). Axiomatic attribution for deep networks. ICML.
         doi:10.48550/arXiv.1703.01365
+        Ribeiro, M. T., Singh, S. & Guestrin, C. (2016). "Why should I trust you?": explaining the
+        predictions of any classifier. KDD. doi:10.1145/2939672.2939778
+        Lundberg, S. M. & Lee, S.-I. (2017). A unified approach to interpreting model predictions.
+        NeurIPS. doi:10.48550/arXiv.1705.07874
+        Zeiler, M. D. & Fergus, R. (2014). Visualizing and understanding convolutional networks.
+        ECCV. doi:10.1007/978-3-319-10590-1_53
     """
 
     def __init__(
@@ -95,13 +119,17 @@ class Attribution:
         *,
         site: SiteLike | None = None,
         target: Target = None,
+        window: tuple[int, ...] | None = None,
     ) -> None:
         if method not in _METHODS:
             raise ValueError(f"method needs one of {_METHODS}, got {method!r}")
+        if window is not None and method != "occlusion":
+            raise ValueError(f"window belongs to 'occlusion', got {window} with {method!r}")
         self.model = model
         self.method: Method = method
         self.site = site
         self.target = target
+        self.window = window
 
     def __repr__(self) -> str:
         name = type(self.model).__name__
@@ -127,16 +155,16 @@ class Attribution:
             baseline: The input to compare with, in the form of `x`, tensors broadcast; a number
                 sets every floating-point tensor to it, and None is 0.
             steps: Quadrature nodes of integrated gradients, with `tol` the most for the undivided
-                line; samples per row for `"gradient_shap"`, permutations for
-                `"shapley_value_sampling"`.
+                line; samples per row for `"gradient_shap"`, `"lime"` and `"kernel_shap"`, orders
+                for `"shapley_value_sampling"`.
             tol: Largest gap per row for integrated gradients. From 8 on the nodes are doubled until
                 the gap is below it; where `steps` nodes leave more, the line is divided into
                 intervals until their gaps add up to no more.
             max_steps: Points per row after which the refinement for `tol` ends, with a warning.
             batch_size: Most rows in one forward; one copy of the input runs in any case, and two
                 at the ends of the line.
-            generator: Source of the samples, needed for `"gradient_shap"` and
-                `"shapley_value_sampling"`.
+            generator: Source of the samples, needed for the methods that draw: those with samples
+                or orders, and `"feature_permutation"`.
 
         Returns:
             The attributions with their gap.
@@ -200,7 +228,14 @@ class Attribution:
         with preserved(self.model):
             line = self._line(x, baseline, batch_size)
             ends = line.endpoints()
-            parts = _captum.attribute(line, self.method, steps, batch_size, generator)
+            parts = _captum.attribute(
+                line,
+                self.method,
+                steps=steps,
+                batch_size=batch_size,
+                window=self.window,
+                generator=generator,
+            )
         delta = gap_of(line, parts, ends).to(parts[0].dtype)
         return AttributionResult(shaped(line, parts, x), delta, steps)
 

@@ -13,9 +13,9 @@ from neuros_mechint.activations._state import preserved
 from neuros_mechint.activations.batched import stream_batched
 from neuros_mechint.circuits._graph_model import CircuitGraph
 from neuros_mechint.circuits._wiring import Edge, Readers
-from neuros_mechint.interventions.metrics import Metric, measured
+from neuros_mechint.interventions.metrics import Metric, mean_value, measured
 
-__all__ = ["ABLATIONS", "Contrast", "Masks", "mean_metric", "only_value"]
+__all__ = ["ABLATIONS", "Contrast", "Masks", "only_value"]
 
 ABLATIONS = ("resample", "mean", "zero")
 Masks: TypeAlias = Mapping[int, Mapping[int, Tensor]]
@@ -54,7 +54,7 @@ class Contrast:
         self.base = graph.record(clean, edits, grad=bool(edits))
         graph.check_sums(self.base)
         self.targets = self._targets(corrupted, ablation)
-        self.base_value = mean_metric(self.metric, self.base.output)
+        self.base_value = mean_value(self.measure_output(self.base.output))
 
     def change(self, group: int) -> Tensor:
         """Ablated minus clean value of a group of writers."""
@@ -75,14 +75,17 @@ class Contrast:
             if len(edit_sets) == 1:
                 args, kwargs = call_arguments(model, self.clean)
                 with preserved(model), intervene(model, edit_sets[0]):
-                    return [mean_metric(self.metric, model(*args, **kwargs))]
+                    return [mean_value(self.measure_output(model(*args, **kwargs)))]
             pieces = stream_batched(
-                *(model, self.clean, edit_sets), batch_size=self.batch_size, measure=self._measure
+                *(model, self.clean, edit_sets),
+                batch_size=self.batch_size,
+                measure=self.measure_output,
             )
-            found = {k: float(value.double().mean()) for k, value in pieces}
+            found = {k: mean_value(value) for k, value in pieces}
         return [found[k] for k in range(len(edit_sets))]
 
-    def _measure(self, output: Any) -> Tensor:
+    def measure_output(self, output: Any) -> Tensor:
+        """Metric of an output."""
         return measured(self.metric, output)
 
     def _targets(self, corrupted: Any, ablation: str) -> tuple[Tensor, ...]:
@@ -134,11 +137,6 @@ class _Shift:
 
     def __call__(self, value: Tensor, _context: EditContext) -> Tensor:
         return value + self.group.shift(self.memory, self.masks)
-
-
-def mean_metric(metric: Metric, output: Any) -> float:
-    """Metric of an output, averaged over rows."""
-    return float(measured(metric, output).detach().double().mean())
 
 
 def _mean_row(value: Float[Tensor, "batch *rest"]) -> Float[Tensor, "batch *rest"]:

@@ -47,7 +47,76 @@ __all__ = [
 ]
 
 
-class FeatureVisualizer:
+class _Search:
+    """A search for the stimuli of what a reader reads."""
+
+    _reader: Reader
+    _within: Constraint | None = None
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._reader})"
+
+    def optimize(
+        self,
+        shape: Sequence[int],
+        *,
+        objective: Objective | None = None,
+        regularizers: Sequence[Regularizer] = (),
+        constraint: Constraint | None = None,
+        n_stimuli: int = 1,
+        diversity: float = 0.0,
+        steps: int = 256,
+        generator: torch.Generator | None = None,
+        start: Tensor | None = None,
+    ) -> Stimulus:
+        """Search for stimuli.
+
+        Args:
+            shape: Shape of one stimulus, such as (time, channel), (channel, height, width) or
+                (time, width of the embedding).
+            objective: Function of the activations (n_stimuli,) that is maximised; None is
+                `Maximize()`.
+            regularizers: Penalties, blurs and priors; a penalty is any function of the stimuli
+                (n_stimuli, ...) with one value per stimulus.
+            constraint: Set that the stimuli stay in; None allows everything, and is `NormBall(1.0)`
+                for an `OptimalStimulus`.
+            n_stimuli: Number of stimuli per unit.
+            diversity: Weight of the squared cosines between pairs of stimuli of one unit. Without
+                `start`, the joint search begins with the best different ones of eight times as many
+                stimuli.
+            steps: Most steps of the search.
+            generator: Source of the first stimuli, white noise of standard deviation 0.1.
+            start: First stimuli in place of noise, shape (n_stimuli, ...) or `shape`; they give a
+                function its data type.
+
+        Returns:
+            The stimuli with their activations: those of the first unit, then those of the second.
+
+        Raises:
+            ValueError: When the settings do not fit each other, the stimulus grows without bound,
+                or the activation does not depend on it.
+
+        Examples:
+            >>> net = nn.Linear(2, 1, bias=False)
+            >>> _ = net.weight.data.copy_(torch.tensor([[3.0, 4.0]]))
+            >>> FeatureVisualizer(net, None, 0).optimize(
+            ...     (2,), constraint=NormBall(1.0), start=torch.ones(2)
+            ... ).x
+            tensor([[0.6000, 0.8000]])
+        """
+        problem = Problem(
+            reader=self._reader,
+            objective=objective,
+            regularizers=regularizers,
+            constraint=self._within if constraint is None else constraint,
+            n_stimuli=n_stimuli,
+            diversity=diversity,
+            steps=steps,
+        )
+        return problem.solve(shape, generator, start)
+
+
+class FeatureVisualizer(_Search):
     """Find stimuli that give one unit the activation that an objective asks for.
 
     The search maximises objective minus penalties by projected gradients whose step lengths adapt
@@ -94,67 +163,8 @@ class FeatureVisualizer:
     ) -> None:
         self._reader = Reader(model, site, [unit], at=at, inputs=inputs)
 
-    def __repr__(self) -> str:
-        return f"FeatureVisualizer({self._reader})"
 
-    def optimize(
-        self,
-        shape: Sequence[int],
-        *,
-        objective: Objective | None = None,
-        regularizers: Sequence[Regularizer] = (),
-        constraint: Constraint | None = None,
-        n_stimuli: int = 1,
-        diversity: float = 0.0,
-        steps: int = 256,
-        generator: torch.Generator | None = None,
-        start: Tensor | None = None,
-    ) -> Stimulus:
-        """Search for stimuli.
-
-        Args:
-            shape: Shape of one stimulus, such as (time, channel), (channel, height, width) or
-                (time, width of the embedding).
-            objective: Function of the activations (n_stimuli,) that is maximised; None is
-                `Maximize()`.
-            regularizers: Penalties, blurs and priors; a penalty is any function of the stimuli
-                (n_stimuli, ...) with one value per stimulus.
-            constraint: Set that the stimuli stay in; None allows everything.
-            n_stimuli: Number of stimuli.
-            diversity: Weight of the squared cosines between pairs of stimuli. Without `start`, the
-                joint search begins with the best different ones of eight times as many stimuli.
-            steps: Most steps of the search.
-            generator: Source of the first stimuli, white noise of standard deviation 0.1.
-            start: First stimuli in place of noise, shape (n_stimuli, ...) or `shape`.
-
-        Returns:
-            The stimuli with their activations.
-
-        Raises:
-            ValueError: When the settings do not fit each other, the stimulus grows without bound,
-                or the activation does not depend on it.
-
-        Examples:
-            >>> net = nn.Linear(2, 1, bias=False)
-            >>> _ = net.weight.data.copy_(torch.tensor([[3.0, 4.0]]))
-            >>> FeatureVisualizer(net, None, 0).optimize(
-            ...     (2,), constraint=NormBall(1.0), start=torch.ones(2)
-            ... ).x
-            tensor([[0.6000, 0.8000]])
-        """
-        problem = Problem(
-            reader=self._reader,
-            objective=objective,
-            regularizers=regularizers,
-            constraint=constraint,
-            n_stimuli=n_stimuli,
-            diversity=diversity,
-            steps=steps,
-        )
-        return problem.solve(shape, generator, start)
-
-
-class ActivationMaximization:
+class ActivationMaximization(_Search):
     """Find the strongest stimuli of one unit, or of several units in one search.
 
     Args:
@@ -198,61 +208,8 @@ class ActivationMaximization:
             raise ValueError("unit needs an index or a list of at least one, got an empty list")
         self._reader = Reader(model, site, units, at=at, inputs=inputs)
 
-    def __repr__(self) -> str:
-        return f"ActivationMaximization({self._reader})"
 
-    def optimize(
-        self,
-        shape: Sequence[int],
-        *,
-        regularizers: Sequence[Regularizer] = (),
-        constraint: Constraint | None = None,
-        n_stimuli: int = 1,
-        diversity: float = 0.0,
-        steps: int = 256,
-        generator: torch.Generator | None = None,
-        start: Tensor | None = None,
-    ) -> Stimulus:
-        """Search for stimuli.
-
-        Args:
-            shape: Shape of one stimulus.
-            regularizers: Penalties, blurs and priors, as in `FeatureVisualizer.optimize`.
-            constraint: Set that the stimuli stay in; None allows everything.
-            n_stimuli: Number of stimuli per unit.
-            diversity: Weight of the squared cosines between pairs of stimuli of one unit.
-            steps: Most steps of the search.
-            generator: Source of the first stimuli, white noise of standard deviation 0.1.
-            start: First stimuli in place of noise.
-
-        Returns:
-            The stimuli of the first unit, then those of the second, and so on.
-
-        Raises:
-            ValueError: When the settings do not fit each other, the stimulus grows without bound,
-                or the activation does not depend on it.
-
-        Examples:
-            >>> net = nn.Sequential(nn.Linear(1, 1, bias=False), nn.ReLU())
-            >>> _ = nn.init.ones_(net[0].weight)
-            >>> ActivationMaximization(net, "0", 0).optimize(
-            ...     (1,), constraint=Box(-1.0, 3.0), start=torch.zeros(1)
-            ... ).x
-            tensor([[3.]])
-        """
-        problem = Problem(
-            reader=self._reader,
-            objective=None,
-            regularizers=regularizers,
-            constraint=constraint,
-            n_stimuli=n_stimuli,
-            diversity=diversity,
-            steps=steps,
-        )
-        return problem.solve(shape, generator, start)
-
-
-class OptimalStimulus:
+class OptimalStimulus(_Search):
     r"""Find the stimulus of limited energy that excites a neuron most.
 
     The neuron is a unit of a model or any differentiable function, such as an encoding model that
@@ -280,6 +237,8 @@ class OptimalStimulus:
         predictive models. Nature Neuroscience 22, 2060-2065. doi:10.1038/s41593-019-0517-x
     """
 
+    _within = NormBall(1.0)
+
     def __init__(
         self,
         model: nn.Module | Callable[[Tensor], Tensor],
@@ -290,59 +249,6 @@ class OptimalStimulus:
             raise TypeError(f"model needs a module or a function, got {type(model).__name__}")
         module = model if isinstance(model, nn.Module) else _Function(model)
         self._reader = Reader(module, site, [unit], at=None, inputs=None)
-
-    def __repr__(self) -> str:
-        return f"OptimalStimulus({self._reader})"
-
-    def optimize(
-        self,
-        shape: Sequence[int],
-        *,
-        objective: Objective | None = None,
-        regularizers: Sequence[Regularizer] = (),
-        constraint: Constraint | None = None,
-        n_stimuli: int = 1,
-        diversity: float = 0.0,
-        steps: int = 256,
-        generator: torch.Generator | None = None,
-        start: Tensor | None = None,
-    ) -> Stimulus:
-        """Search for stimuli.
-
-        Args:
-            shape: Shape of one stimulus.
-            objective: Function of the activations that is maximised; None is `Maximize()`.
-            regularizers: Penalties, blurs and priors, as in `FeatureVisualizer.optimize`.
-            constraint: Set that the stimuli stay in; None is `NormBall(1.0)`.
-            n_stimuli: Number of stimuli.
-            diversity: Weight of the squared cosines between pairs of stimuli. Without `start`, the
-                joint search begins with the best different ones of eight times as many stimuli.
-            steps: Most steps of the search.
-            generator: Source of the first stimuli, white noise of standard deviation 0.1.
-            start: First stimuli in place of noise; they also give the data type for a function.
-
-        Returns:
-            The stimuli with their activations.
-
-        Raises:
-            ValueError: When the settings do not fit each other, or the activation does not depend
-                on the stimulus.
-
-        Examples:
-            >>> squared = OptimalStimulus(lambda x: -(x - 0.25).square().sum(1))
-            >>> squared.optimize((1,), start=torch.zeros(1)).x
-            tensor([[0.2500]])
-        """
-        problem = Problem(
-            reader=self._reader,
-            objective=objective,
-            regularizers=regularizers,
-            constraint=NormBall(1.0) if constraint is None else constraint,
-            n_stimuli=n_stimuli,
-            diversity=diversity,
-            steps=steps,
-        )
-        return problem.solve(shape, generator, start)
 
 
 class _Function(nn.Module):

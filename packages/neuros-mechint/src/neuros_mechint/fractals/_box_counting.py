@@ -5,12 +5,17 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from neuros_mechint.fractals._conventions import (
+    Signals,
+    deliver,
+    read_signals,
+    warn_degenerate,
+)
 from neuros_mechint.fractals._dfa import slope_weights
 
 __all__ = ["BoxCount", "BoxCountingDimension"]
@@ -25,12 +30,12 @@ class BoxCount(NamedTuple):
     Attributes:
         dimension: minus the slope of ln N against ln of the size, of the shape of the batch.
         sizes: sides of the boxes, in pixels or in the unit of the points.
-        counts: occupied boxes, with the sizes last.
+        counts: occupied boxes, with the sizes last, float64.
     """
 
-    dimension: Tensor
+    dimension: Tensor | NDArray[Any]
     sizes: tuple[float, ...]
-    counts: Tensor
+    counts: Tensor | NDArray[Any]
 
 
 class BoxCountingDimension:
@@ -77,7 +82,8 @@ class BoxCountingDimension:
             ndim: axes of an image, 1 to 3.
 
         Returns:
-            One dimension per image; an empty image gives nan.
+            One dimension per image; an empty image gives nan and one warning. NumPy arrays for an
+            array.
 
         Raises:
             ValueError: if the image has fewer axes than `ndim`, is smaller than the largest box,
@@ -88,9 +94,8 @@ class BoxCountingDimension:
             >>> BoxCountingDimension(sizes=[1, 2]).compute(torch.ones(3, 8, 8)).counts[0].tolist()
             [64.0, 16.0]
         """
-        if not isinstance(image, Tensor | np.ndarray):
-            raise TypeError(f"image must be a tensor or an array, got {type(image).__name__}")
-        tensor = torch.as_tensor(image).detach()
+        signals = read_signals(image, -1, name="image")
+        tensor = signals.view.detach()
         if not 1 <= ndim <= 3 or tensor.ndim < ndim:
             raise ValueError(
                 f"image needs at least ndim axes, 1 to 3, got ndim = {ndim} and the shape "
@@ -102,7 +107,9 @@ class BoxCountingDimension:
         sizes = self._sizes_for(min(shape))
         occupied = (tensor != 0).reshape(-1, 1, *shape).float()
         counts = torch.stack([self._count(occupied, s, ndim) for s in sizes], -1)
-        return _fit(counts.view(*tensor.shape[:-ndim], len(sizes)), tuple(map(float, sizes)))
+        counts = counts.view(*tensor.shape[:-ndim], len(sizes))
+        warn_degenerate(~(counts > 0).all(-1), "are empty")
+        return _fit(signals, counts, tuple(map(float, sizes)))
 
     def of_points(self, points: Tensor | NDArray[Any]) -> BoxCount:
         """Estimate the dimension of a cloud of points.
@@ -118,13 +125,15 @@ class BoxCountingDimension:
 
         Raises:
             ValueError: if there are fewer than two points, all at one place, or not finite.
+            TypeError: if `points` is neither a tensor nor an array.
 
         Examples:
             >>> line = torch.linspace(0, 1, 5000)[:, None] * torch.tensor([1.0, 2.0])
             >>> round(BoxCountingDimension().of_points(line).dimension.item(), 2)
             1.0
         """
-        x = torch.as_tensor(points).detach().double()
+        signals = read_signals(points, -1, name="points")
+        x = signals.view.detach().double()
         if x.ndim != 2 or len(x) < 2 or not bool(x.isfinite().all()):
             raise ValueError(
                 f"points needs a finite (N, d) array of at least 2 points, got {tuple(x.shape)}"
@@ -143,7 +152,7 @@ class BoxCountingDimension:
             # A point on the far edge belongs to the last box, not to one more.
             cells = [((x + shift) / size * (1 - 1e-12)).floor().long() for shift in shifts]
             counts.append(min(_n_different(c) for c in cells))
-        return _fit(torch.tensor(counts, dtype=torch.float64), sizes)
+        return _fit(signals, torch.tensor(counts, dtype=torch.float64), sizes)
 
     def _sizes_for(self, side: int) -> tuple[int, ...]:
         sizes = self.sizes
@@ -184,8 +193,11 @@ def _n_different(cells: Int[Tensor, "point axis"]) -> int:
     return int(label.max()) + 1
 
 
-def _fit(counts: Float[Tensor, "*batch size"], sizes: tuple[float, ...]) -> BoxCount:
+def _fit(
+    signals: Signals, counts: Float[Tensor, "*batch size"], sizes: tuple[float, ...]
+) -> BoxCount:
     occupied: Bool[Tensor, "*batch"] = (counts > 0).all(-1)
     logs = torch.where(occupied[..., None], counts, 1.0).log()
     slope = -(logs * slope_weights(sizes).to(logs.device)).sum(-1)
-    return BoxCount(torch.where(occupied, slope, math.nan), sizes, counts)
+    dimension = torch.where(occupied, slope, math.nan).to(signals.dtype)
+    return BoxCount(deliver(signals, dimension), sizes, deliver(signals, counts))

@@ -23,6 +23,7 @@ __all__ = ["DFAResult", "DetrendedFluctuationAnalysis"]
 
 # A block, its profile, its squares and a copy of its windows share the second-level cache.
 _BLOCK_SAMPLES = 2**17
+_ROUNDING = 8 * torch.finfo(torch.float64).eps
 
 
 class DFAResult(NamedTuple):
@@ -225,26 +226,33 @@ class DetrendedFluctuationAnalysis:
     def _of_rows(
         self, rows: Float[Tensor, "batch time"], sizes: tuple[int, ...]
     ) -> Float[Tensor, "batch scale"]:
-        # In double precision: the energy of a window is a small difference of large sums.
-        profile = centred(rows).cumsum(-1)
-        energy = torch.nn.functional.pad(profile.square().cumsum(-1), (1, 0))
+        # In double precision: what a trend leaves is a small difference of large sums.
+        profile = centred(rows).cumsum_(-1)
+        energy = torch.nn.functional.pad(profile.square().cumsum_(-1), (1, 0))
         parts = [self._mean_square(profile, energy, n) for n in sizes]
         return torch.stack(parts, dim=-1)
 
     def _mean_square(
         self, profile: Float[Tensor, "batch time"], energy: Float[Tensor, "batch edge"], n: int
     ) -> Float[Tensor, " batch"]:
-        """F^2(n): what the polynomials leave is the energy of a window less that of its trend."""
-        total, count = profile.new_zeros(len(profile)), 0
+        """F^2(n): what the polynomials leave is the energy of all windows less that of trends."""
+        # The same basis for each signal: a batched product reads windows where they lie.
+        basis = polynomials(n, self.order).to(profile.device).T.expand(len(profile), -1, -1)
+        kept, whole, count = profile.new_zeros(len(profile)), profile.new_zeros(len(profile)), 0
         for start, stride, windows in self._layouts(profile.shape[-1], n):
             stop = start + (windows - 1) * stride + n
             parts = profile[:, start:stop].unfold(-1, n, stride)
-            trend = (parts @ polynomials(n, self.order).to(profile.device)).square()
-            first = energy[:, start : stop - n + 1 : stride]
-            last = energy[:, start + n : stop + 1 : stride]
-            total = total + (last - first - trend.sum(-1)).clamp(min=0).sum(-1)
+            kept = kept + torch.bmm(basis, parts.mT).flatten(1).square().sum(-1)
+            if stride == n:
+                # Adjoining windows: all energies between their ends cancel.
+                whole = whole + (energy[:, stop] - energy[:, start])
+            else:
+                last = energy[:, start + n : stop + 1 : stride]
+                whole = whole + (last - energy[:, start : stop - n + 1 : stride]).sum(-1)
             count += windows
-        return total / (count * n)
+        left = whole - kept
+        # Less than the rounding of the two sums is nothing.
+        return torch.where(left > _ROUNDING * whole, left, 0.0) / (count * n)
 
     def _layouts(self, length: int, n: int) -> list[tuple[int, int, int]]:
         """Start, stride and number of windows of each regular set of windows."""

@@ -22,6 +22,10 @@ from neuros_mechint.fractals._conventions import (
 
 __all__ = ["HiguchiFractalDimension"]
 
+# Samples of a block and lags of one pass; smaller ones spend their time in calls.
+_BLOCK_SAMPLES = 2**15
+_LAGS = 10
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HiguchiFractalDimension:
@@ -86,13 +90,15 @@ class HiguchiFractalDimension:
         """
         signals = self._read(x, dim)
         lengths = self._lengths(signals)
-        usable = (lengths > 0).all(-1)
-        # A length of one in place of zero keeps the logarithm's gradient out of those rows.
-        logs = torch.where(usable[..., None], lengths, 1.0).log()
+        line = _line_weights(self.k_max, self.weights, lengths.dtype, lengths.device)
+        usable = lengths.detach().amin(-1) > 0
+        if not bool(usable.all()):
+            warn_degenerate(~usable, "are constant or repeat within k_max samples")
+            # A length of one in place of zero keeps the logarithm's gradient out of those rows.
+            lengths = torch.where(usable[..., None], lengths, 1.0)
+            line = torch.where(usable[..., None], line, math.nan)
         # Not a matrix product: autocast would round that to half precision.
-        dimension = (logs * self._line_weights().to(logs)).sum(-1)
-        warn_degenerate(~usable, "are constant or repeat within k_max samples")
-        result: ArrayT = deliver(signals, torch.where(usable, dimension, math.nan))
+        result: ArrayT = deliver(signals, (lengths.log() * line).sum(-1))
         return result
 
     def curve(self, x: ArrayT, *, dim: int = -1) -> tuple[ArrayT, ArrayT]:
@@ -135,22 +141,28 @@ class HiguchiFractalDimension:
         )
         return map_rows(signals, lambda rows: (_curve_lengths(rows, pair_weights),))[0]
 
-    def _line_weights(self) -> Float[Tensor, " scale"]:
-        """Vector whose product with ln L is the (weighted) least-squares slope."""
-        k = torch.arange(1, self.k_max + 1, dtype=torch.float64)
-        weight = torch.ones_like(k) if self.weights == "uniform" else 1 / k
-        scale = -k.log()
-        centred = scale - (weight * scale).sum() / weight.sum()
-        return weight * centred / (weight * centred.square()).sum()
+
+@lru_cache(maxsize=32)
+def _line_weights(
+    k_max: int, weights: str, dtype: torch.dtype, device: torch.device
+) -> Float[Tensor, " scale"]:
+    """Vector whose product with ln L is the (weighted) least-squares slope."""
+    k = torch.arange(1, k_max + 1, dtype=torch.float64)
+    weight = torch.ones_like(k) if weights == "uniform" else 1 / k
+    scale = -k.log()
+    centred = scale - (weight * scale).sum() / weight.sum()
+    return (weight * centred / (weight * centred.square()).sum()).to(device, dtype)
 
 
 @lru_cache(maxsize=32)
 def _all_pair_weights(
     n: int, k_max: int, dtype: torch.dtype, device: torch.device
-) -> tuple[Tensor, ...]:
+) -> Float[Tensor, "scale time"]:
     # Cached: for 128 signals of 1000 samples, making the weights costs as much as using them.
-    lags = range(1, k_max + 1)
-    return tuple(torch.from_numpy(_pair_weights(n, k)).to(device, dtype) for k in lags)
+    table = torch.zeros(k_max, n, dtype=torch.float64)
+    for k in range(1, k_max + 1):
+        table[k - 1, : n - k] = torch.from_numpy(_pair_weights(n, k))
+    return table.to(device, dtype)
 
 
 def _pair_weights(n: int, k: int) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
@@ -160,17 +172,49 @@ def _pair_weights(n: int, k: int) -> np.ndarray[tuple[int], np.dtype[np.float64]
 
 
 def _curve_lengths(
-    rows: Float[Tensor, "batch time"], pair_weights: tuple[Tensor, ...]
+    rows: Float[Tensor, "batch time"], pair_weights: Float[Tensor, "scale time"]
 ) -> Float[Tensor, "batch scale"]:
     """L(k) for k = 1..k_max: one weighted sum of absolute increments per lag (Higuchi, eq. 2)."""
-    lags = list(enumerate(pair_weights, start=1))
+    (k_max, n), batch = pair_weights.shape, len(rows)
     if torch.is_grad_enabled() and rows.requires_grad:
-        return torch.stack([(rows[:, k:] - rows[:, :-k]).abs() @ w for k, w in lags], dim=-1)
-    # One buffer for all lags: an allocation per lag leaves the cache and costs five times as much.
-    buffer = rows.new_empty(rows[:, 1:].numel())
-    lengths = rows.new_empty(len(lags), rows.shape[0])
-    for k, w in lags:
-        steps = buffer[: rows[:, k:].numel()].view(rows.shape[0], -1)
-        torch.sub(rows[:, k:], rows[:, :-k], out=steps)
-        torch.mv(steps.abs_(), w, out=lengths[k - 1])
-    return lengths.T
+        lags = enumerate(pair_weights, start=1)
+        parts = [(rows[:, k:] - rows[:, :-k]).abs() @ w[: n - k] for k, w in lags]
+        return torch.stack(parts, dim=-1)
+    # What stays comes before what goes: the heap would keep a hole for every block otherwise.
+    lengths = rows.new_empty(batch, k_max)
+    n_blocks = -(-batch * n // _BLOCK_SAMPLES)
+    per_block = -(-batch // n_blocks)
+    padded = rows.new_zeros(per_block, n + k_max)
+    here = padded[:, :n]
+    sums = rows.new_empty(k_max, 1, per_block)
+    passes = _passes(padded, pair_weights, sums)
+    for start in range(0, batch, per_block):
+        block = rows[start : start + per_block]
+        here[: len(block)] = block
+        for moved, steps, weights, out in passes:
+            torch.sub(moved, here, out=steps)
+            # The weights as a row: with them as a column the product takes ten times as long.
+            torch.bmm(weights, steps.abs_().mT, out=out)
+        lengths[start : start + per_block] = sums[:, 0, : len(block)].T
+    return lengths
+
+
+def _passes(
+    padded: Float[Tensor, "batch longer"],
+    pair_weights: Float[Tensor, "scale time"],
+    sums: Float[Tensor, "scale 1 batch"],
+) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
+    """Views that serve every block: several lags at once, because a call costs as much as a sum.
+
+    They are the signals moved by each lag, one buffer, the weights and where the sums go.
+    """
+    (k_max, n), (batch, stride) = pair_weights.shape, padded.shape
+    buffer = padded.new_empty(min(_LAGS, k_max), batch, n)
+    passes = []
+    for first in range(0, k_max, _LAGS):
+        weights = pair_weights[first : first + _LAGS, None]
+        count = len(weights)
+        # The zeros that follow a signal have no weight.
+        moved = padded.as_strided((count, batch, n), (1, stride, 1), first + 1)
+        passes.append((moved, buffer[:count], weights, sums[first : first + count]))
+    return passes

@@ -51,7 +51,7 @@ _SHORTEST = {
 # Abry and Veitch leave out the octaves where the noise is not yet self-similar.
 _FIRST_OCTAVE = 3
 _BANDWIDTH = 0.65
-_BLOCK_SAMPLES = 2**16
+_BLOCK_SAMPLES = 2**17
 
 
 class HurstExponent:
@@ -228,18 +228,22 @@ class HurstExponent:
 
 
 def _in_own_unit(x: Float[Tensor, "batch time"]) -> tuple[Tensor, Tensor]:
-    """Signals over their deviation, as powers of tiny ones underflow, and which of them vary."""
-    usable = (x.detach() != 0).any(-1)
+    """Signals over their largest value, as powers of tiny ones underflow, and which do vary."""
+    raw = x.detach()
+    peak = torch.maximum(raw.amax(-1, keepdim=True), -raw.amin(-1, keepdim=True))
+    usable = peak > 0
+    if bool(usable.all()):
+        return x / peak, usable.squeeze(-1)
     # Any variation in place of none keeps logarithms and their gradients finite.
     stand_in = torch.linspace(0, 9, x.shape[-1], dtype=x.dtype, device=x.device).sin()
-    x = torch.where(usable[:, None], x, stand_in)
-    return x / x.detach().square().mean(-1, keepdim=True).sqrt(), usable
+    return torch.where(usable, x / torch.where(usable, peak, 1.0), stand_in), usable.squeeze(-1)
 
 
 def _periodogram(x: Float[Tensor, "batch time"]) -> Float[Tensor, "batch freq"]:
     n = x.shape[-1]
     spectrum = torch.fft.rfft(x)[:, 1 : (n - 1) // 2 + 1]
-    return torch.view_as_real(spectrum).square().sum(-1)
+    power: Tensor = spectrum.real.square() + spectrum.imag.square()
+    return power
 
 
 def _whittle(x: Float[Tensor, "batch time"]) -> Float[Tensor, " batch"]:
@@ -262,7 +266,8 @@ def _likelier_path(x: Float[Tensor, "batch time"], steps: Float[Tensor, "batch s
         unit, _ = _in_own_unit(signal)
         power, family = _periodogram(unit) / unit.shape[-1], noise_family(unit.shape[-1])
         relative = objective(power, family, maximise(power, family)).value
-        found.append(relative + signal.square().mean(-1).clamp(min=1e-300).log())
+        size = signal.square().mean(-1).clamp(min=1e-300) / unit.square().mean(-1)
+        found.append(relative + size.log())
     return found[1] <= found[0]
 
 

@@ -150,14 +150,13 @@ def taper_power(
     """
     first, last = int(band.bins[0]), int(band.bins[-1])
     bins = slice(first, last + 1)
-    if tapers is None:
-        total = _power(rows, n_fft, bins)
-        count = rows.shape[-1]
-    else:
-        total = _power(rows * tapers[0], n_fft, bins)
-        for taper in tapers[1:]:
-            total = total + _power(rows * taper, n_fft, bins)
-        count = len(tapers)
+    parts = _bins_of(rows if tapers is None else rows * tapers[0], n_fft, bins)
+    squares, count = parts.square(), rows.shape[-1] if tapers is None else len(tapers)
+    for taper in () if tapers is None else tapers[1:]:
+        parts = _bins_of(rows * taper, n_fft, bins)
+        # In place: one pass per taper, and no part of the graph reads the sum.
+        squares.addcmul_(parts, parts)
+    total = squares[..., 0] + squares[..., 1]
     if last - first + 1 != len(band.bins):
         total = total[..., (band.bins - first).to(total.device)]
     sides = band.sides.to(total) / count
@@ -165,10 +164,11 @@ def taper_power(
     return power
 
 
-def _power(rows: Float[Tensor, "... time"], n_fft: int, bins: slice) -> Float[Tensor, "... freq"]:
-    spectrum = torch.fft.rfft(rows, n=n_fft)[..., bins]
-    power: Tensor = spectrum.real.square() + spectrum.imag.square()
-    return power
+def _bins_of(
+    rows: Float[Tensor, "... time"], n_fft: int, bins: slice
+) -> Float[Tensor, "... freq 2"]:
+    """Real and imaginary part of some bins of the transform."""
+    return torch.view_as_real(torch.fft.rfft(rows, n=n_fft)[..., bins])
 
 
 def difference_gain(band: Band, fs: float) -> Float[Tensor, " freq"]:

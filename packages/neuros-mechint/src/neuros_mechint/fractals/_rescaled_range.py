@@ -50,11 +50,12 @@ def rescaled_ranges(
     for n in sizes:
         count = x.shape[-1] // n
         blocks = x[:, : count * n].reshape(-1, count, n)
-        deviation = blocks - blocks.mean(-1, keepdim=True)
-        path = deviation.cumsum(-1)
+        mean = blocks.mean(-1, keepdim=True)
+        deviation = blocks - mean
         spread = deviation.square().sum(-1) / (n - 1)
         # Rounding of the mean leaves a flat block a variance of a few last digits.
-        noise = blocks.abs().amax(-1).square() * 1e-28
+        noise = mean.detach().squeeze(-1).square() * 1e-28
+        path = deviation.cumsum(-1)
         usable = spread > noise
         ratio = (path.amax(-1) - path.amin(-1)) / torch.where(usable, spread, 1.0).sqrt()
         kept = torch.where(usable, ratio, 0.0).sum(-1)

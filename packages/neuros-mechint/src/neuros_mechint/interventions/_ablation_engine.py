@@ -1,7 +1,7 @@
 """Ablations as edits, and their effect on a metric, many targets in few forwards."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -13,15 +13,13 @@ from neuros_mechint.activations._inputs import call_arguments
 from neuros_mechint.activations._state import preserved
 from neuros_mechint.activations._taps import indexed
 from neuros_mechint.activations.batched import stream_batched
-from neuros_mechint.interventions.metrics import Metric
+from neuros_mechint.interventions.metrics import Metric, mean_value, measured
 
 __all__ = [
     "KINDS",
     "AblationResult",
-    "Settings",
+    "Ablator",
     "Target",
-    "ablate_targets",
-    "measure_mean",
     "unit_position",
 ]
 
@@ -79,10 +77,12 @@ class Target:
     sites: tuple[Site, ...]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """What all ablations of one object share."""
+@dataclass(eq=False, repr=False)
+class Ablator:
+    """What all ablations share: a model, how its activations lie, and where drawing comes from."""
 
+    model: nn.Module
+    _: KW_ONLY
     unit_axis: int = -1
     generator: torch.Generator | None = None
     batch_size: int = 64
@@ -91,72 +91,61 @@ class Settings:
         if self.batch_size < 1:
             raise ValueError(f"batch_size needs at least 1 row, got {self.batch_size}")
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({type(self.model).__name__})"
 
-def measure_mean(metric: Metric, output: Any) -> float:
-    """Mean over rows of a metric of one output.
+    def _ablate(
+        self, inputs: Any, targets: Sequence[Target], metric: Metric, *, kind: str, reference: Any
+    ) -> list[AblationResult]:
+        """Ablate each target on its own, as rows of few forwards, without gradient."""
+        if kind not in KINDS:
+            raise ValueError(f"kind needs one of {', '.join(KINDS)}, got {kind!r}")
+        if not targets:
+            return []
+        with torch.no_grad():
+            fills = _Fills(self, inputs if reference is None else reference, kind)
+            fills.prepare(site for target in targets for site in target.sites)
+            # The set without edits is the intact model; it comes out first.
+            edit_sets: list[Mapping[SiteLike, Edit]] = [{}]
+            edit_sets += [fills.edits(target) for target in targets]
+            outputs = stream_batched(self.model, inputs, edit_sets, batch_size=self.batch_size)
+            values = {k: mean_value(measured(metric, output)) for k, output in outputs}
+        return [
+            AblationResult.compare(target.name, baseline=values[0], ablated=values[k])
+            for k, target in enumerate(targets, start=1)
+        ]
 
-    Raises:
-        TypeError: When the metric returns no tensor.
-    """
-    value = metric(output)
-    if not isinstance(value, Tensor):
-        raise TypeError(f"metric needs to return a tensor, got {type(value).__name__}")
-    # A mean of half or single precision over many rows would lose the last digits of an effect.
-    return float(value.detach().double().mean())
-
-
-def ablate_targets(
-    model: nn.Module,
-    inputs: Any,
-    targets: Sequence[Target],
-    metric: Metric,
-    *,
-    kind: str,
-    reference: Any,
-    settings: Settings,
-) -> list[AblationResult]:
-    """Ablate each target on its own, as rows of few forwards, without gradient."""
-    if kind not in KINDS:
-        raise ValueError(f"kind needs one of {', '.join(KINDS)}, got {kind!r}")
-    if not targets:
-        return []
-    with torch.no_grad():
-        fills = _Fills(model, inputs if reference is None else reference, kind, settings)
-        fills.prepare(site for target in targets for site in target.sites)
-        # The set without edits is the intact model; it comes out first.
-        edit_sets: list[Mapping[SiteLike, Edit]] = [{}]
-        edit_sets += [fills.edits(target) for target in targets]
-        outputs = stream_batched(model, inputs, edit_sets, batch_size=settings.batch_size)
-        values = {k: measure_mean(metric, output) for k, output in outputs}
-    return [
-        AblationResult.compare(target.name, baseline=values[0], ablated=values[k])
-        for k, target in enumerate(targets, start=1)
-    ]
+    def _ablate_together(
+        self, inputs: Any, sites: Sequence[Site], metric: Metric, *, kind: str, reference: Any
+    ) -> AblationResult:
+        """Ablate some sites in one go."""
+        target = Target(" + ".join(map(str, sites)), tuple(sites))
+        return self._ablate(inputs, [target], metric, kind=kind, reference=reference)[0]
 
 
 @dataclass
 class _Fills:
     """Makes the edits of one kind of ablation."""
 
-    model: nn.Module
+    ablator: Ablator
     reference: Any
     kind: str
-    settings: Settings
     _calls: dict[Site, tuple[Tensor, ...]] = field(default_factory=dict)
     _orders: dict[int, Tensor] = field(default_factory=dict)
 
     def prepare(self, sites: Iterable[Site]) -> None:
         """Capture the reference activations of all sites from one forward."""
-        if self.kind == "resample" and self.settings.generator is None:
+        if self.kind == "resample" and self.ablator.generator is None:
             raise ValueError(
                 "kind='resample' draws rows and needs a generator; pass generator= at construction"
             )
         if self.kind not in {"mean", "resample"}:
             return
         places = dict.fromkeys(_whole(site) for site in sites)
-        args, kwargs = call_arguments(self.model, self.reference)
-        with preserved(self.model), intervene(self.model, capture=[*places]) as cache:
-            self.model(*args, **kwargs)
+        model = self.ablator.model
+        args, kwargs = call_arguments(model, self.reference)
+        with preserved(model), intervene(model, capture=[*places]) as cache:
+            model(*args, **kwargs)
         self._calls = {place: cache.calls(place) for place in places}
 
     def edits(self, target: Target) -> Mapping[SiteLike, Edit]:
@@ -178,8 +167,8 @@ class _Fills:
         if self.kind == "zero":
             return _zero
         if self.kind == "mean":
-            return _Constant(_mean_of(self._calls[place], self.settings.unit_axis))
-        return _DrawnRows(place, self._calls[place], self._orders, self.settings)
+            return _Constant(_mean_of(self._calls[place], self.ablator.unit_axis))
+        return _DrawnRows(place, self._calls[place], self._orders, self.ablator.generator)
 
 
 class _Within:
@@ -243,11 +232,15 @@ class _DrawnRows:
     """
 
     def __init__(
-        self, place: Site, calls: Sequence[Tensor], orders: dict[int, Tensor], settings: Settings
+        self,
+        place: Site,
+        calls: Sequence[Tensor],
+        orders: dict[int, Tensor],
+        generator: torch.Generator | None,
     ) -> None:
         n_rows = calls[0].shape[0] if calls[0].ndim else 0
         if n_rows not in orders:
-            orders[n_rows] = torch.randperm(n_rows, generator=settings.generator)
+            orders[n_rows] = torch.randperm(n_rows, generator=generator)
         self.calls, self.order = calls, orders[n_rows]
         self.fixed = place.call is not None
 

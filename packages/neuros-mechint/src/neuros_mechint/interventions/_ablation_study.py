@@ -14,9 +14,8 @@ from neuros_mechint.activations._state import preserved
 from neuros_mechint.activations.site import as_site
 from neuros_mechint.interventions._ablation_engine import (
     AblationResult,
-    Settings,
+    Ablator,
     Target,
-    ablate_targets,
     unit_position,
 )
 from neuros_mechint.interventions._units import unit_index
@@ -87,7 +86,7 @@ class AblationTable:
         return report.to_html()
 
 
-class AblationStudy:
+class AblationStudy(Ablator):
     """Find where in a model a metric is made, from layers over components down to neurons.
 
     Args:
@@ -109,20 +108,6 @@ class AblationStudy:
         >>> table.to_dataframe()[["level", "name", "delta"]].values.tolist()
         [['layer', '0', -4.0], ['neuron', '0[..., 0]', -1.0], ['neuron', '0[..., 1]', -3.0]]
     """
-
-    def __init__(
-        self,
-        model: nn.Module,
-        *,
-        unit_axis: int = -1,
-        generator: torch.Generator | None = None,
-        batch_size: int = 64,
-    ) -> None:
-        self.model = model
-        self._settings = Settings(unit_axis=unit_axis, generator=generator, batch_size=batch_size)
-
-    def __repr__(self) -> str:
-        return f"AblationStudy({type(self.model).__name__})"
 
     def hierarchical_ablation(
         self,
@@ -175,15 +160,7 @@ class AblationStudy:
 
         def measure(nodes: Sequence[_Node]) -> list[tuple[_Node, AblationResult]]:
             targets = [Target(str(node.site), (node.site,)) for node in nodes]
-            results = ablate_targets(
-                self.model,
-                inputs,
-                targets,
-                metric_fn,
-                kind=kind,
-                reference=reference,
-                settings=self._settings,
-            )
+            results = self._ablate(inputs, targets, metric_fn, kind=kind, reference=reference)
             return list(zip(nodes, results, strict=True))
 
         done = measure(layers)
@@ -218,11 +195,11 @@ class AblationStudy:
         neurons = []
         for place in places:
             value = cache.calls(place)[0]
-            axis = unit_position(value, self._settings.unit_axis)
+            axis = unit_position(value, self.unit_axis)
             if axis is None:
                 continue
             neurons += [
-                _Node("neuron", str(place), unit_index(place, k, self._settings.unit_axis))
+                _Node("neuron", str(place), unit_index(place, k, self.unit_axis))
                 for k in range(value.shape[axis])
             ]
         return neurons

@@ -13,9 +13,18 @@ from neuros_mechint.interventions._graph_rules import Edge
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["read_adjacency", "read_circuit", "read_frame"]
+    from neuros_mechint.interventions.causal_graph import CausalGraph
+
+__all__ = ["Convertible", "read_adjacency", "read_circuit", "read_frame"]
 
 Parts = tuple[list[str], dict[Edge, float]]
+
+
+@runtime_checkable
+class Convertible(Protocol):
+    """A circuit that knows its graph."""
+
+    def to_causal_graph(self) -> "CausalGraph": ...
 
 
 @runtime_checkable

@@ -1,8 +1,8 @@
-"""What makes a graph causal: no cycles, finite weights, separation by paths."""
+"""What a causal graph is and says: no cycles, finite weights, separation, linear effects."""
 
 import itertools
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, SupportsFloat
 
 import numpy as np
@@ -18,6 +18,11 @@ __all__ = [
     "blocking_sets",
     "broadcast",
     "check_graph",
+    "check_known",
+    "members",
+    "networkx_graph",
+    "propagated",
+    "reached_from",
     "separated",
     "sorted_nodes",
 ]
@@ -70,6 +75,72 @@ def sorted_nodes(parents: Neighbours) -> tuple[str, ...]:
         path = _cycle(parents, set(parents) - set(order))
         raise ValueError(f"a causal graph has no cycles, got {' -> '.join(path)}")
     return tuple(order)
+
+
+def check_known(names: Iterable[str], nodes: Sequence[str]) -> None:
+    """Refuse names of no node.
+
+    Raises:
+        KeyError: When there is no such node.
+    """
+    known = set(nodes)
+    for name in names:
+        if name not in known:
+            shown = ", ".join(nodes[:10]) + (", ..." if len(nodes) > 10 else "")
+            raise KeyError(f"no node '{name}' in the graph; it has {shown}")
+
+
+def members(names: str | Iterable[str], nodes: Sequence[str]) -> set[str]:
+    """Known names as a set.
+
+    Raises:
+        KeyError: When there is no such node.
+    """
+    # A name of several letters must not fall apart into its letters.
+    found = {names} if isinstance(names, str) else set(names)
+    check_known(found, nodes)
+    return found
+
+
+def networkx_graph(nodes: Iterable[str], edges: Mapping[Edge, float]) -> "nx.DiGraph[str]":
+    """Graph of networkx, with the edge attribute `weight`."""
+    import networkx as nx
+
+    graph: nx.DiGraph[str] = nx.DiGraph()
+    graph.add_nodes_from(nodes)
+    graph.add_weighted_edges_from((u, v, weight) for (u, v), weight in edges.items())
+    return graph
+
+
+def reached_from(node: str, order: Iterable[str], parents: Neighbours) -> frozenset[str]:
+    """Nodes that a directed path from a node reaches; `order` has sources before targets."""
+    reached = {node}
+    for current in order:
+        if not reached.isdisjoint(parents[current]):
+            reached.add(current)
+    return frozenset(reached - {node})
+
+
+def propagated(
+    order: Iterable[str],
+    parents: Neighbours,
+    held: Mapping[str, Values],
+    own: Mapping[str, Values],
+) -> dict[str, Tensor]:
+    """Sums of weighted parents and own parts in the order of the graph; held nodes stay as given.
+
+    Raises:
+        ValueError: When the given values do not broadcast.
+    """
+    given, zero = broadcast({**own, **held})
+    values: dict[str, Tensor] = {}
+    for node in order:
+        value = zero + given.get(node, zero)
+        if node not in held:
+            for parent, weight in parents[node].items():
+                value = value + weight * values[parent]
+        values[node] = value
+    return values
 
 
 def broadcast(values: Mapping[str, Values]) -> tuple[dict[str, Tensor], Tensor]:

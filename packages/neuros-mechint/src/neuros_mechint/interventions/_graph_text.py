@@ -1,9 +1,10 @@
-"""Graphs as text for Graphviz and Mermaid."""
+"""Graphs as text: JSON, Graphviz and Mermaid."""
 
 import html
+import json
 from collections.abc import Mapping, Sequence
 
-__all__ = ["dot_text", "mermaid_text"]
+__all__ = ["dot_text", "json_text", "mermaid_text"]
 
 Edges = Mapping[tuple[str, str], float]
 
@@ -13,6 +14,12 @@ def dot_text(nodes: Sequence[str], edges: Edges) -> str:
     lines = [f"  {_quoted(node)};" for node in nodes]
     lines += [f'  {_quoted(u)} -> {_quoted(v)} [label="{w:.3g}"];' for (u, v), w in edges.items()]
     return "\n".join(["digraph {", *lines, "}"])
+
+
+def json_text(nodes: Sequence[str], edges: Edges) -> str:
+    """Object with nodes and edges, floats to their last digit."""
+    listed = [{"source": u, "target": v, "weight": w} for (u, v), w in edges.items()]
+    return json.dumps({"nodes": list(nodes), "edges": listed})
 
 
 def mermaid_text(nodes: Sequence[str], edges: Edges) -> str:

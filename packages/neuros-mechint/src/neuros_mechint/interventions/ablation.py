@@ -1,19 +1,14 @@
 """Ablation: what a metric loses without a neuron, a layer or a component."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
-import torch
 from torch import nn
 
 from neuros_mechint.activations import Site, SiteLike
 from neuros_mechint.activations.site import as_site, find_module
-from neuros_mechint.interventions._ablation_engine import (
-    AblationResult,
-    Settings,
-    Target,
-    ablate_targets,
-)
+from neuros_mechint.interventions._ablation_engine import AblationResult, Ablator
 from neuros_mechint.interventions._ablation_study import AblationStudy, AblationTable
 from neuros_mechint.interventions._units import (
     COMPONENTS,
@@ -33,7 +28,7 @@ __all__ = [
 ]
 
 
-class LayerAblation:
+class LayerAblation(Ablator):
     r"""Remove the output (or input) of a layer and measure what a metric loses.
 
     | kind | what takes the activation's place |
@@ -56,6 +51,7 @@ class LayerAblation:
         ValueError: When `batch_size` is not positive.
 
     Examples:
+        >>> import torch
         >>> net = nn.Sequential(nn.Identity(), nn.Linear(2, 1, bias=False))
         >>> _ = nn.init.ones_(net[1].weight)
         >>> x = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
@@ -67,20 +63,6 @@ class LayerAblation:
         Meyes, R., Lu, M., de Puiseau, C. W. & Meisen, T. (2019). Ablation studies in artificial
         neural networks. arXiv. doi:10.48550/arXiv.1901.08644
     """
-
-    def __init__(
-        self,
-        model: nn.Module,
-        *,
-        unit_axis: int = -1,
-        generator: torch.Generator | None = None,
-        batch_size: int = 64,
-    ) -> None:
-        self.model = model
-        self._settings = Settings(unit_axis=unit_axis, generator=generator, batch_size=batch_size)
-
-    def __repr__(self) -> str:
-        return f"LayerAblation({type(self.model).__name__})"
 
     def ablate(
         self,
@@ -111,24 +93,17 @@ class LayerAblation:
                 module (`identity` needs an output like the input).
 
         Examples:
+            >>> import torch
             >>> net = nn.Sequential(nn.Identity(), nn.Identity())
             >>> x, other = torch.ones(1, 2), torch.tensor([[2.0, 0.0], [4.0, 0.0]])
             >>> LayerAblation(net).ablate(x, "0", lambda y: y.sum(-1), "mean", other).ablated
             3.0
         """
         site = as_site(self.model, target)
-        return _ablate_one(
-            self.model,
-            inputs,
-            [site],
-            metric,
-            kind=kind,
-            reference=reference,
-            settings=self._settings,
-        )
+        return self._ablate_together(inputs, [site], metric, kind=kind, reference=reference)
 
 
-class NeuronAblation:
+class NeuronAblation(Ablator):
     """Remove single units of a layer and measure what a metric loses.
 
     The kinds and the arguments are those of `LayerAblation`.
@@ -144,6 +119,7 @@ class NeuronAblation:
         ValueError: When `batch_size` is not positive.
 
     Examples:
+        >>> import torch
         >>> net = nn.Sequential(nn.Identity(), nn.Linear(2, 1, bias=False))
         >>> _ = nn.init.ones_(net[1].weight)
         >>> x = torch.tensor([[1.0, 3.0]])
@@ -155,19 +131,8 @@ class NeuronAblation:
         importance of single directions for generalization. ICLR. doi:10.48550/arXiv.1803.06959
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        *,
-        unit_axis: int = -1,
-        generator: torch.Generator | None = None,
-        batch_size: int = 64,
-    ) -> None:
-        self.model = model
-        self._settings = Settings(unit_axis=unit_axis, generator=generator, batch_size=batch_size)
-
     def __repr__(self) -> str:
-        return f"NeuronAblation({type(self.model).__name__}, unit_axis={self._settings.unit_axis})"
+        return f"NeuronAblation({type(self.model).__name__}, unit_axis={self.unit_axis})"
 
     def ablate(
         self,
@@ -197,6 +162,7 @@ class NeuronAblation:
             ValueError: When no unit is named, or for the reasons of `LayerAblation.ablate`.
 
         Examples:
+            >>> import torch
             >>> net = nn.Sequential(nn.Identity(), nn.Identity())
             >>> ablation, x = NeuronAblation(net), torch.tensor([[1.0, 3.0, 5.0]])
             >>> ablation.ablate(x, ("0", [0, 2]), lambda y: y.sum(-1)).ablated
@@ -204,7 +170,7 @@ class NeuronAblation:
         """
         if isinstance(target, tuple):
             like, units = target
-            site = unit_index(as_site(self.model, like), units, self._settings.unit_axis)
+            site = unit_index(as_site(self.model, like), units, self.unit_axis)
         else:
             site = as_site(self.model, target)
         if site.index is None:
@@ -212,18 +178,11 @@ class NeuronAblation:
                 f"NeuronAblation needs units of '{site}', such as ('{site}', 3); "
                 "LayerAblation removes all of them"
             )
-        return _ablate_one(
-            self.model,
-            inputs,
-            [site],
-            metric,
-            kind=kind,
-            reference=reference,
-            settings=self._settings,
-        )
+        return self._ablate_together(inputs, [site], metric, kind=kind, reference=reference)
 
 
-class ComponentAblation:
+@dataclass(eq=False, repr=False)
+class ComponentAblation(Ablator):
     """Remove a component of a network (an attention, an MLP, a group of sites) in one go.
 
     Without `component` the target is a site, or several sites that are removed together. With it
@@ -245,6 +204,7 @@ class ComponentAblation:
         ValueError: When `batch_size` is not positive.
 
     Examples:
+        >>> import torch
         >>> net = nn.Sequential(nn.Identity(), nn.Identity(), nn.Linear(2, 1, bias=False))
         >>> _ = nn.init.ones_(net[2].weight)
         >>> x = torch.tensor([[1.0, 3.0]])
@@ -252,23 +212,15 @@ class ComponentAblation:
         0.0
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        *,
-        component: str | None = None,
-        n_heads: int | None = None,
-        unit_axis: int = -1,
-        generator: torch.Generator | None = None,
-        batch_size: int = 64,
-    ) -> None:
-        if component not in {None, *COMPONENTS}:
+    _: KW_ONLY
+    component: str | None = None
+    n_heads: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.component not in {None, *COMPONENTS}:
             names = ", ".join(COMPONENTS)
-            raise ValueError(f"component needs one of {names} or None, got {component!r}")
-        self.model = model
-        self.component = component
-        self.n_heads = n_heads
-        self._settings = Settings(unit_axis=unit_axis, generator=generator, batch_size=batch_size)
+            raise ValueError(f"component needs one of {names} or None, got {self.component!r}")
+        super().__post_init__()
 
     def __repr__(self) -> str:
         return f"ComponentAblation({type(self.model).__name__}, component={self.component!r})"
@@ -301,6 +253,7 @@ class ComponentAblation:
                 `LayerAblation.ablate`.
 
         Examples:
+            >>> import torch
             >>> net = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 4, bias=False))
             >>> x = torch.ones(1, 3)
             >>> result = ComponentAblation(net).ablate(x, ["0", "1"], lambda y: y.abs().sum(-1))
@@ -308,15 +261,7 @@ class ComponentAblation:
             ('0 + 1', 0.0)
         """
         sites = self._sites(target)
-        return _ablate_one(
-            self.model,
-            inputs,
-            sites,
-            metric,
-            kind=kind,
-            reference=reference,
-            settings=self._settings,
-        )
+        return self._ablate_together(inputs, sites, metric, kind=kind, reference=reference)
 
     def _sites(self, target: Any) -> list[Site]:
         if self.component is None:
@@ -333,20 +278,3 @@ class ComponentAblation:
         if heads is not None:
             return [head_site(self.model, site.path, heads, self.n_heads)]
         return component_sites(self.model, self.component, site.path)
-
-
-def _ablate_one(
-    model: nn.Module,
-    inputs: Any,
-    sites: Sequence[Site],
-    metric: Metric,
-    *,
-    kind: str,
-    reference: Any,
-    settings: Settings,
-) -> AblationResult:
-    target = Target(" + ".join(map(str, sites)), tuple(sites))
-    (result,) = ablate_targets(
-        model, inputs, [target], metric, kind=kind, reference=reference, settings=settings
-    )
-    return result

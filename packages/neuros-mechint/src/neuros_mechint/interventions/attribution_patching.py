@@ -14,7 +14,7 @@ from neuros_mechint.activations.site import as_site
 from neuros_mechint.attribution._quadrature import gauss_legendre
 from neuros_mechint.interventions._parts import Parts
 from neuros_mechint.interventions._tables import metric_table
-from neuros_mechint.interventions.metrics import Metric, measured
+from neuros_mechint.interventions.metrics import Metric, mean_value, measured
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -164,10 +164,10 @@ class _Runs:
         self.arguments = call_arguments(model, corrupted)
         args, kwargs = call_arguments(model, clean)
         with torch.no_grad(), preserved(model), intervene(model, capture=sites, clone=True) as kept:
-            self.high = _mean(measured(metric, model(*args, **kwargs)))
+            self.high = mean_value(measured(metric, model(*args, **kwargs)))
         self.probes = {site: _Probe() for site in sites}
         value, self.gradients = self._backward(self.probes)
-        self.low = _mean(value)
+        self.low = mean_value(value)
         self.deltas = {site: self._delta(site, kept.calls(site)) for site in sites}
 
     def shares(self, site: Site, steps: int) -> list[Tensor]:
@@ -231,7 +231,3 @@ def _contribution(
 ) -> Float64[Tensor, "*shape"]:
     # For complex values autograd returns the gradient whose conjugate gives the differential.
     return (gradient.conj() * delta).real.double()
-
-
-def _mean(values: Tensor) -> float:
-    return float(values.detach().double().mean())

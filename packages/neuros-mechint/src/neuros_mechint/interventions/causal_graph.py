@@ -1,39 +1,40 @@
 """A directed acyclic graph of linear effects, and what follows from it without data."""
 
 import itertools
-import json
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Protocol, SupportsFloat, runtime_checkable
+from typing import TYPE_CHECKING, Any, SupportsFloat
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from neuros_mechint.interventions._graph_reading import read_adjacency, read_circuit, read_frame
+from neuros_mechint.interventions._graph_reading import (
+    Convertible,
+    read_adjacency,
+    read_circuit,
+    read_frame,
+)
 from neuros_mechint.interventions._graph_rules import (
     Edge,
     Values,
     blocking_sets,
-    broadcast,
     check_graph,
+    check_known,
+    members,
+    networkx_graph,
+    propagated,
+    reached_from,
     separated,
     sorted_nodes,
 )
-from neuros_mechint.interventions._graph_text import dot_text, mermaid_text
+from neuros_mechint.interventions._graph_text import dot_text, json_text, mermaid_text
 
 if TYPE_CHECKING:
     import networkx as nx
     import pandas as pd
 
 __all__ = ["CausalGraph", "build_causal_graph"]
-
-
-@runtime_checkable
-class _Convertible(Protocol):
-    """A circuit that knows its graph."""
-
-    def to_causal_graph(self) -> "CausalGraph": ...
 
 
 class CausalGraph:
@@ -140,7 +141,7 @@ class CausalGraph:
             >>> CausalGraph.from_circuit(found).edges[edge]
             2.0
         """
-        if isinstance(circuit, _Convertible):
+        if isinstance(circuit, Convertible):
             return circuit.to_causal_graph()
         return cls(*read_circuit(circuit))
 
@@ -171,7 +172,7 @@ class CausalGraph:
             >>> dict(CausalGraph("ab", {("a", "b"): 0.5}).parents("b"))
             {'a': 0.5}
         """
-        self._known([node])
+        check_known([node], self.nodes)
         return MappingProxyType(self._parents[node])
 
     def descendants(self, node: str) -> frozenset[str]:
@@ -191,12 +192,8 @@ class CausalGraph:
             >>> sorted(graph.descendants("a"))
             ['b', 'c']
         """
-        self._known([node])
-        reached = {node}
-        for current in self.order:
-            if not reached.isdisjoint(self._parents[current]):
-                reached.add(current)
-        return frozenset(reached - {node})
+        check_known([node], self.nodes)
+        return reached_from(node, self.order, self._parents)
 
     def do(self, x: str | Iterable[str]) -> "CausalGraph":
         """Graph in which nodes are set from outside: every edge into them is cut.
@@ -214,7 +211,7 @@ class CausalGraph:
             >>> CausalGraph("ab", {("a", "b"): 1.0}).do("b").edges
             mappingproxy({})
         """
-        held = self._members(x)
+        held = members(x, self.nodes)
         kept = {(u, v): weight for (u, v), weight in self.edges.items() if v not in held}
         return CausalGraph(self.nodes, kept)
 
@@ -241,7 +238,7 @@ class CausalGraph:
             >>> collider.d_separated("a", "b"), collider.d_separated("a", "b", given="c")
             (True, False)
         """
-        sets = [self._members(names) for names in (a, b, given)]
+        sets = [members(names, self.nodes) for names in (a, b, given)]
         for one, other in itertools.combinations(sets, 2):
             if one & other:
                 raise ValueError(f"a, b and given must not overlap, {sorted(one & other)} do")
@@ -281,10 +278,10 @@ class CausalGraph:
             >>> CausalGraph("xyz", edges).backdoor_sets("x", "y")
             [frozenset({'z'})]
         """
-        self._known([x, y])
+        check_known([x, y], self.nodes)
         if x == y:
             raise ValueError(f"x and y need to be two nodes, got '{x}' twice")
-        allowed = set(self.nodes) if candidates is None else self._members(candidates)
+        allowed = set(self.nodes) if candidates is None else members(candidates, self.nodes)
         pool = sorted(allowed - {x, y} - self.descendants(x))
         kept = {edge: weight for edge, weight in self.edges.items() if edge[0] != x}
         graph = CausalGraph(self.nodes, kept).to_networkx()
@@ -316,15 +313,8 @@ class CausalGraph:
             tensor([2., 6.], dtype=torch.float64)
         """
         held, own = dict(interventions or {}), dict(noise or {})
-        self._known([*held, *own])
-        given, zero = broadcast({**own, **held})
-        values: dict[str, Tensor] = {}
-        for node in self.order:
-            value = zero + given.get(node, zero)
-            if node not in held:
-                for parent, weight in self._parents[node].items():
-                    value = value + weight * values[parent]
-            values[node] = value
+        check_known([*held, *own], self.nodes)
+        values = propagated(self.order, self._parents, held, own)
         return {node: values[node] for node in self.nodes}
 
     def to_networkx(self) -> "nx.DiGraph[str]":
@@ -337,12 +327,7 @@ class CausalGraph:
             >>> CausalGraph("ab", {("a", "b"): 2.0}).to_networkx().edges["a", "b"]["weight"]
             2.0
         """
-        import networkx as nx
-
-        graph: nx.DiGraph[str] = nx.DiGraph()
-        graph.add_nodes_from(self.nodes)
-        graph.add_weighted_edges_from((u, v, weight) for (u, v), weight in self.edges.items())
-        return graph
+        return networkx_graph(self.nodes, self.edges)
 
     def to_dot(self) -> str:
         """Text of the graph in the language of Graphviz.
@@ -385,20 +370,7 @@ class CausalGraph:
             >>> CausalGraph("a", {}).to_json()
             '{"nodes": ["a"], "edges": []}'
         """
-        edges = [{"source": u, "target": v, "weight": w} for (u, v), w in self.edges.items()]
-        return json.dumps({"nodes": list(self.nodes), "edges": edges})
-
-    def _members(self, names: str | Iterable[str]) -> set[str]:
-        # A name of several letters must not fall apart into its letters.
-        members = {names} if isinstance(names, str) else set(names)
-        self._known(members)
-        return members
-
-    def _known(self, names: Iterable[str]) -> None:
-        for name in names:
-            if name not in self._parents:
-                shown = ", ".join(self.nodes[:10]) + (", ..." if len(self.nodes) > 10 else "")
-                raise KeyError(f"no node '{name}' in the graph; it has {shown}")
+        return json_text(self.nodes, self.edges)
 
 
 def build_causal_graph(source: Any) -> CausalGraph:

@@ -118,6 +118,11 @@ def measured(metric: Metric, output: Any) -> Tensor:
     return value
 
 
+def mean_value(values: Tensor) -> float:
+    """Mean over rows in float64, where half or single precision would lose the small effects."""
+    return float(values.detach().double().mean())
+
+
 def _logits(output: Any) -> Tensor:
     """Find the logits in an output: named so, or else its first tensor."""
     if isinstance(output, Tensor):

@@ -8,22 +8,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from neuros_mechint.activations import (
-    ActivationCache,
-    Edit,
-    EditContext,
-    Replace,
-    Site,
-    SiteLike,
-    intervene,
-)
+from neuros_mechint.activations import ActivationCache, Edit, Site, SiteLike, intervene
 from neuros_mechint.activations._inputs import call_arguments
 from neuros_mechint.activations._state import preserved
+from neuros_mechint.activations._transplant import Transplant
 from neuros_mechint.activations.batched import stream_batched
 from neuros_mechint.activations.site import as_site
 from neuros_mechint.interventions._parts import Parts
 from neuros_mechint.interventions._tables import difference_table, metric_table, share
-from neuros_mechint.interventions.metrics import Metric, measured
+from neuros_mechint.interventions.metrics import Metric, mean_value, measured
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -76,7 +69,7 @@ def recovery(clean: Tensor, corrupted: Tensor, patched: Tensor) -> float:
         Heimersheim, S. & Nanda, N. (2024). How to use and interpret activation patching.
         arXiv. doi:10.48550/arXiv.2404.15255
     """
-    return share(_mean(clean), _mean(corrupted), _mean(patched))
+    return share(mean_value(clean), mean_value(corrupted), mean_value(patched))
 
 
 class ActivationPatcher:
@@ -166,7 +159,8 @@ class ActivationPatcher:
         """
         found = self._sites(patches)
         clean, cache = self._run(clean_input, capture=found)
-        output, _ = self._run(corrupted_input, edits=_transplant(cache, found))
+        edits: dict[SiteLike, Edit] = {s: _transplant(s, cache.calls(s)) for s in found}
+        output, _ = self._run(corrupted_input, edits=edits)
         if metric is None:
             return PatchResult(output)
         corrupted, _ = self._run(corrupted_input)
@@ -256,17 +250,18 @@ class ActivationPatcher:
             # The set without edits is the target run itself; it comes out first.
             edit_sets: list[dict[SiteLike, Edit]] = [{}]
             for site in sites:
-                for label, part in parts.of(site, cache.calls(site)[0]):
-                    labels.append({"layer": str(site), **label})
-                    edit_sets.append(_transplant(cache, [site], part))
+                name, calls = str(site), cache.calls(site)
+                for label, part in parts.of(site, calls[0]):
+                    labels.append({"layer": name, **label})
+                    edit_sets.append({site: _transplant(site, calls, part)})
             measure = None if metric is None else partial(measured, metric)
             found = stream_batched(
                 self.model, target_inputs, edit_sets, batch_size=self.batch_size, measure=measure
             )
             if metric is None:
                 return difference_table(labels, found)
-            clean = _mean(measured(metric, source))
-            values = {k: _mean(value) for k, value in found}
+            clean = mean_value(measured(metric, source))
+            values = _means(dict(found))
         return metric_table(labels, values, clean)
 
     def _divided(self, site: Site, _parts: Parts) -> Site:
@@ -309,34 +304,15 @@ class ActivationPatcher:
             return self.model(*args, **kwargs), cache
 
 
-class _ReplaceCalls:
-    """Replace every call of a module by the same call of another run."""
-
-    def __init__(self, calls: Sequence[Tensor]) -> None:
-        self.calls = calls
-
-    def __call__(self, value: Tensor, context: EditContext) -> Tensor:
-        if context.call >= len(self.calls):
-            raise ValueError(
-                f"site '{context.site}' was reached {len(self.calls)} times in the source run and "
-                "more often in the target run"
-            )
-        return Replace(self.calls[context.call])(value, context)
+def _transplant(site: Site, calls: Sequence[Tensor], part: Any = None) -> Transplant:
+    """Edit that puts the activations of another run, or a part of them, back at their site."""
+    # With `@call`, the one captured value belongs to whatever number the call has.
+    return Transplant(calls, part, fixed=site.call is not None)
 
 
-def _transplant(
-    cache: ActivationCache, sites: Sequence[Site], part: Any = None
-) -> dict[SiteLike, Edit]:
-    """Edits that put cached activations, or one part of them, back at their sites."""
-    edits: dict[SiteLike, Edit] = {}
-    for site in sites:
-        calls = cache.calls(site)
-        values = calls if part is None else [call[part] for call in calls]
-        place = site if part is None else replace(site, index=part)
-        # With `@call`, the one captured value belongs to whatever number the call has.
-        edits[place] = Replace(values[0]) if site.call is not None else _ReplaceCalls(values)
-    return edits
-
-
-def _mean(values: Tensor) -> float:
-    return float(values.detach().double().mean())
+def _means(values: Mapping[int, Tensor]) -> dict[int, float]:
+    """Mean of each value, with one reduction for all where they are alike."""
+    if len({value.shape for value in values.values()}) > 1:
+        return {k: mean_value(value) for k, value in values.items()}
+    rows = torch.stack([*values.values()]).detach().double()
+    return dict(zip(values, rows.reshape(len(rows), -1).mean(1).tolist(), strict=True))

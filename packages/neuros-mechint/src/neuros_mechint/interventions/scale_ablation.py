@@ -1,20 +1,21 @@
 """Ablation of a time scale: a frequency band removed from an activation."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from neuros_mechint.activations import BandStop, Edit, EditContext, SiteLike, intervene
+from neuros_mechint.activations import BandStop, Edit, EditContext, Site, SiteLike, intervene
 from neuros_mechint.activations._inputs import call_arguments
 from neuros_mechint.activations._state import preserved
 from neuros_mechint.activations.batched import stream_batched
 from neuros_mechint.activations.site import as_site
-from neuros_mechint.interventions._ablation_engine import AblationResult, measure_mean
-from neuros_mechint.interventions.metrics import Metric
+from neuros_mechint.interventions._ablation_engine import AblationResult
+from neuros_mechint.interventions.metrics import Metric, measured
 
 __all__ = ["ScaleAblation"]
 
@@ -125,13 +126,52 @@ class ScaleAblation:
             0.0
         """
         site = as_site(self.model, target)
-        edit_sets: list[Mapping[SiteLike, Edit]] = [{}, {site: self._edit}]
-        with torch.no_grad():
-            outputs = stream_batched(self.model, inputs, edit_sets, batch_size=self.batch_size)
-            values = {k: measure_mean(metric, output) for k, output in outputs}
+        intact, without = measure_edits(
+            self.model, inputs, site, [self._edit], metric, batch_size=self.batch_size
+        )
         stop = self._edit.stop
         name = f"{site} without {stop.low:g} to {stop.high:g} Hz"
-        return AblationResult.compare(name, baseline=values[0], ablated=values[1])
+        baseline, ablated = float(intact.mean()), float(without.mean())
+        return AblationResult.compare(name, baseline=baseline, ablated=ablated)
+
+
+def measure_edits(
+    model: nn.Module,
+    inputs: Any,
+    site: Site,
+    edits: Sequence[Edit],
+    metric: Metric,
+    *,
+    batch_size: int,
+) -> list[Float[Tensor, " row"]]:
+    """Measure a metric of the intact model and under each of several edits of one site.
+
+    Args:
+        model: Any module.
+        inputs: What it runs on.
+        site: Where the edits act.
+        edits: One per run.
+        metric: Function of an output, one value per row or a scalar.
+        batch_size: Most rows in one forward.
+
+    Returns:
+        The metric of every row (one value where it is a scalar), in double precision: intact, then
+        under each edit.
+
+    Raises:
+        TypeError: When the metric returns no tensor.
+    """
+    edit_sets: list[Mapping[SiteLike, Edit]] = [{}]
+    edit_sets += [{site: edit} for edit in edits]
+    with torch.no_grad():
+        outputs = stream_batched(model, inputs, edit_sets, batch_size=batch_size)
+        # A mean of half or single precision over many rows would lose the last digits of an effect.
+        values = {k: measured(metric, output).detach().double() for k, output in outputs}
+    return [_by_row(values[k]) for k in range(len(edit_sets))]
+
+
+def _by_row(value: Float[Tensor, "..."]) -> Float[Tensor, " row"]:
+    return value.reshape(len(value), -1).mean(1) if value.ndim else value[None]
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,8 @@ from neuros_mechint.activations import Site, intervene
 from neuros_mechint.activations._container import map_leaves
 from neuros_mechint.activations._inputs import call_arguments
 from neuros_mechint.activations._state import preserved
-from neuros_mechint.activations.cache import version_of
 
-__all__ = ["Gathered", "Pool", "fingerprint", "gather"]
+__all__ = ["Gathered", "Pool", "gather"]
 
 Pool: TypeAlias = Literal["mean", "last", "none"]
 Variables = dict[str, NDArray[np.generic]]
@@ -62,15 +61,6 @@ def gather(
         raise ValueError(f"all batches need the same variables, got {[sorted(p) for p in parts]}")
     joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     return Gathered(np.concatenate(activations), joined)
-
-
-def fingerprint(model: nn.Module) -> tuple[Any, ...]:
-    """What tells whether a model is still the one that was run."""
-    tensors = [*model.parameters(), *model.buffers()]
-    with torch.no_grad():
-        # Optimizers count up the version; an assignment to .data shows in the sum alone.
-        marks = [(version_of(t), t.sum().item()) for t in tensors if not t.is_inference()]
-    return (*(module.training for module in model.modules()), *marks)
 
 
 def _batches(dataset: Any) -> Iterable[Any]:

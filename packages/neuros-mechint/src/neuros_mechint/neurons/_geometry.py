@@ -5,12 +5,52 @@ import math
 import numpy as np
 from jaxtyping import Float, Int
 
-__all__ = ["effective_rank", "eigenvalues", "n_components", "participation_ratio", "silhouette"]
+from neuros_mechint.neurons._results import PopulationGeometry
+
+__all__ = [
+    "effective_rank",
+    "eigenvalues",
+    "geometry_of",
+    "n_components",
+    "participation_ratio",
+    "silhouette",
+]
 
 # Entries of one block of distances.
 _BLOCK = 4_000_000
 
 Activations = Float[np.ndarray, "row unit"]
+
+
+def geometry_of(
+    x: Activations, codes: Int[np.ndarray, "row"] | None, *, bias_corrected: bool
+) -> PopulationGeometry:
+    """Dimensions of a cloud, and how well groups of rows separate in it.
+
+    Raises:
+        ValueError: When there are fewer than three rows, they are constant, or groups do not divide
+            them.
+    """
+    if len(x) < 3:
+        raise ValueError(f"a geometry needs at least 3 rows, got {len(x)}")
+    if not (x.max(0) > x.min(0)).any():
+        raise ValueError("activations are constant over the data set: there is no geometry")
+    separation = math.nan
+    if codes is not None:
+        n_groups = int(codes.max()) + 1
+        if not 2 <= n_groups < len(x):
+            raise ValueError(
+                f"labels need to divide {len(x)} rows into 2 to {len(x) - 1} groups, got {n_groups}"
+            )
+        separation = silhouette(x, codes)
+    variances = eigenvalues(x)
+    return PopulationGeometry(
+        participation_ratio(x, bias_corrected=bias_corrected),
+        separation,
+        n_components(variances, 0.9),
+        effective_rank(variances),
+        variances,
+    )
 
 
 def participation_ratio(x: Activations, *, bias_corrected: bool) -> float:

@@ -7,7 +7,15 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
-__all__ = ["INDICES", "Index", "categorise", "f_test", "index_values", "tuning_curves"]
+__all__ = [
+    "INDICES",
+    "Index",
+    "categorise",
+    "f_test",
+    "index_values",
+    "single_minded",
+    "tuning_curves",
+]
 
 Index: TypeAlias = Literal["eta2", "dprime", "lifetime_sparseness", "osi", "dsi"]
 INDICES = ("eta2", "dprime", "lifetime_sparseness", "osi", "dsi")
@@ -103,3 +111,23 @@ def _resultant(tuning: Tuning, angles: Float[np.ndarray, "category"]) -> Float[n
     total = np.abs(tuning).sum(1)
     length = np.abs(tuning @ np.exp(1j * angles))
     return np.where(total > 0, length / np.where(total > 0, total, 1.0), 0.0)
+
+
+def single_minded(
+    scores: Float[np.ndarray, "variable unit"], threshold: float, margin: float
+) -> list[tuple[int, int]]:
+    """Units whose best score is at least `threshold` and leads the second, by falling score.
+
+    Args:
+        scores: Score of every variable.
+        threshold: Least score of the best.
+        margin: Least lead, as a share of the best; the second of a lone variable is 0.
+
+    Returns:
+        Pairs of a unit and the number of its variable.
+    """
+    ranked = np.sort(np.vstack([np.zeros(scores.shape[1]), scores]), axis=0)
+    best, second = ranked[-1], ranked[-2]
+    chosen = np.flatnonzero((best >= threshold) & (best - second >= margin * best))
+    order = chosen[np.argsort(-best[chosen], kind="stable")]
+    return [(int(unit), int(scores[:, unit].argmax())) for unit in order]

@@ -12,8 +12,10 @@ from torch import nn
 from neuros_mechint._bootstrap import as_rng
 from neuros_mechint.activations import Site, SiteLike
 from neuros_mechint.activations.site import as_site
-from neuros_mechint.neurons import _geometry, _information, _selectivity
-from neuros_mechint.neurons._gathering import Gathered, Pool, fingerprint, gather
+from neuros_mechint.neurons import _information, _selectivity
+from neuros_mechint.neurons._gathering import Gathered, Pool
+from neuros_mechint.neurons._geometry import geometry_of
+from neuros_mechint.neurons._kept import Kept
 from neuros_mechint.neurons._results import (
     BehaviorInformation,
     MonosemanticNeuron,
@@ -93,7 +95,7 @@ class NeuronActivationAnalyzer:
         self.input_key = input_key
         self.pool = cast("Pool", pool)
         self.n_bins = n_bins
-        self._kept: tuple[Any, Any, Gathered] | None = None
+        self._kept = Kept()
 
     def __repr__(self) -> str:
         name = type(self.model).__name__
@@ -326,29 +328,10 @@ class NeuronActivationAnalyzer:
             dimensionality. EUSIPCO 15, 606-610. doi:10.5281/zenodo.40328
         """
         gathered = self._gather(dataset)
-        x = gathered.activations
-        if len(x) < 3:
-            raise ValueError(f"a geometry needs at least 3 rows, got {len(x)}")
-        if not (x.max(0) > x.min(0)).any():
-            raise ValueError("activations are constant over the data set: there is no geometry")
-        silhouette = math.nan
+        codes = None
         if labels is not None:
             codes = np.unique(values_of(gathered, labels), return_inverse=True)[1]
-            n_groups = int(codes.max()) + 1
-            if not 2 <= n_groups < len(x):
-                raise ValueError(
-                    f"labels need to divide {len(x)} rows into 2 to {len(x) - 1} groups, got "
-                    f"{n_groups}"
-                )
-            silhouette = _geometry.silhouette(x, codes)
-        variances = _geometry.eigenvalues(x)
-        return PopulationGeometry(
-            _geometry.participation_ratio(x, bias_corrected=bias_corrected),
-            silhouette,
-            _geometry.n_components(variances, 0.9),
-            _geometry.effective_rank(variances),
-            variances,
-        )
+        return geometry_of(gathered.activations, codes, bias_corrected=bias_corrected)
 
     def find_monosemantic_neurons(
         self,
@@ -392,30 +375,21 @@ class NeuronActivationAnalyzer:
             [categories_of(gathered, name, self.n_bins)[0] for name in names],
         )
         scores = np.stack([_selectivity.f_test(x, codes)[0] for codes in per_name])
-        best = scores.argmax(0)
-        ranked = np.sort(np.vstack([np.zeros(scores.shape[1]), scores]), axis=0)
-        chosen = (ranked[-1] >= threshold) & (ranked[-1] - ranked[-2] >= margin * ranked[-1])
-        found = [
-            MonosemanticNeuron(int(unit), names[best[unit]], float(ranked[-1, unit]))
-            for unit in np.flatnonzero(chosen)
+        chosen = _selectivity.single_minded(scores, threshold, margin)
+        return [
+            MonosemanticNeuron(unit, names[best], float(scores[best, unit]))
+            for unit, best in chosen
         ]
-        return sorted(found, key=lambda neuron: -neuron.score)
 
     def _gather(self, dataset: Any) -> Gathered:
-        state = (self.site, self.pool, self.input_key, *fingerprint(self.model))
-        if self._kept is None or self._kept[0] is not dataset or self._kept[1] != state:
-            gathered = gather(
-                self.model,
-                dataset,
-                self.site,
-                input_key=self.input_key,
-                pool=self.pool,
-                device=self.device,
-            )
-            if not np.isfinite(gathered.activations).all():
-                raise ValueError(f"activations at '{self.site}' are not all finite")
-            self._kept = dataset, state, gathered
-        return self._kept[2]
+        return self._kept.rows(
+            self.model,
+            dataset,
+            self.site,
+            input_key=self.input_key,
+            pool=self.pool,
+            device=self.device,
+        )
 
     def _checked(self, neuron: int, n_neurons: int) -> int:
         if not 0 <= neuron < n_neurons:

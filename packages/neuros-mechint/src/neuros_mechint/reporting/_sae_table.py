@@ -20,7 +20,8 @@ _FIELDS = {
     "dense_fraction": ("Dense features", "share that fires on more than 10 % of the activations"),
     "loss_recovered": ("Loss recovered", "1 is the intact model, 0 the site set to zero"),
     "loss_recovered_mean": ("Loss recovered (mean)", "1 is the intact model, 0 the site's mean"),
-    "absorption": ("Absorption", "share of rows that a feature fails to mark as its concept"),
+    "absorption": ("Absorption", "share of a concept's rows that another feature codes instead"),
+    "absorption_ablation": ("Absorption (ablation)", "the same, by what the model depends on"),
     "probing": ("Probing", "balanced accuracy, chance 0.5, on this many features"),
     "probing_dense": ("Probing (dense)", "the same on the activations themselves"),
 }

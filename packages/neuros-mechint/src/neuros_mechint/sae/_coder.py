@@ -1,4 +1,4 @@
-"""What every sparse coder is made of: parameters, units, features, losses."""
+"""What every sparse coder is made of: parameters, units, training and files."""
 
 import os
 from collections.abc import Iterable, Sequence
@@ -9,20 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from neuros_mechint.sae._activations import gated, jump
 from neuros_mechint.sae._arguments import Activation, check_jump, check_sizes, checked_prefixes
 from neuros_mechint.sae._geometry import unit_rows
 from neuros_mechint.sae._recipe import Recipe, Revive, StepCallback, TrainLog
-from neuros_mechint.sae._selection import largest_of_batch, largest_of_rows
 from neuros_mechint.sae._sources import Activations, SiteKey
-from neuros_mechint.sae._sparse import (
-    Pattern,
-    SparseCode,
-    decoded,
-    encoded,
-    pattern_of_positions,
-    pattern_of_rows,
-)
 
 __all__ = ["Coder"]
 
@@ -30,7 +20,7 @@ CoderT = TypeVar("CoderT", bound="Coder")
 
 
 class Coder(nn.Module):
-    """Parameters and formulas that the public coders share.
+    """Parameters and methods that the public coders share; `_features` has the formulas.
 
     Rows enter in raw units. Inside, each part of the input and of the output is multiplied by one
     stored number, so that losses and coefficients mean the same whatever the data's unit.
@@ -380,63 +370,6 @@ class Coder(nn.Module):
         gradient that costs as much as the whole encoder.
         """
         return self.b_enc - self.W_enc @ self.b_dec if self.autoencodes else self.b_enc
-
-    def preactivations(self, x: Float[Tensor, "batch n_in"]) -> Float[Tensor, "batch feature"]:
-        """Affine part of the encoder."""
-        return torch.addmm(self.encoder_bias(), x, self.W_enc.T)
-
-    @property
-    def stays_sparse(self) -> bool:
-        """Whether the number of nonzero features is fixed beforehand."""
-        return self.activation == "topk" or (self.activation == "batchtopk" and self.training)
-
-    def sparse_code(self, x: Float[Tensor, "batch n_in"]) -> SparseCode:
-        """Features of top-k activations, without a dense gradient."""
-        bias = self.encoder_bias()
-        with torch.no_grad():
-            pre = torch.addmm(bias, x, self.W_enc.T)
-            values, pattern = self._largest(pre)
-        return SparseCode(encoded(x, self.W_enc, bias, values, pattern).relu(), pattern)
-
-    def _largest(self, pre: Float[Tensor, "batch feature"]) -> tuple[Tensor, Pattern]:
-        k, (n_rows, n_features) = self.k or 0, pre.shape
-        if self.activation == "topk":
-            columns = largest_of_rows(pre, k)
-            return pre.gather(1, columns).flatten(), pattern_of_rows(columns, n_features)
-        positions = largest_of_batch(pre, k * n_rows, hint=0.9 * float(self.threshold))
-        pattern = pattern_of_positions(positions, n_rows, n_features)
-        return pre.view(-1).index_select(0, positions), pattern
-
-    def jumped(self, pre: Float[Tensor, "batch feature"]) -> tuple[Tensor, Tensor]:
-        """Features of the JumpReLU, and the number of active entries of the batch."""
-        return jump(pre, self.log_threshold.exp(), self.bandwidth)
-
-    def activate(self, pre: Float[Tensor, "batch feature"]) -> Float[Tensor, "batch feature"]:
-        """Features of dense pre-activations, which are overwritten where that is possible."""
-        if self.activation == "jumprelu":
-            return self.jumped(pre)[0]
-        if self.activation == "gated":
-            # The magnitude has a bias of its own in place of the gate's.
-            gain = self.log_gain.exp()
-            return gated(pre, gain, self.b_mag - gain * self.b_enc)
-        if self.activation == "batchtopk":
-            return pre.relu() * (pre > self.threshold)
-        return pre.relu_()
-
-    def decoder_norms(self) -> Float[Tensor, "feature"]:
-        """Norm of each feature's direction, by which its activation counts in a sparsity loss."""
-        parts = torch.split(self.W_dec, list(self.out_widths), 1)
-        return torch.stack([torch.linalg.vector_norm(part, dim=1) for part in parts]).sum(0)
-
-    def decode_code(self, code: Tensor | SparseCode) -> Float[Tensor, "batch n_out"]:
-        """Reconstruct in the units of training."""
-        if isinstance(code, SparseCode):
-            return decoded(code.values, self.W_dec, code.pattern) + self.b_dec
-        return torch.addmm(self.b_dec, code, self.W_dec)
-
-    def code(self, x: Float[Tensor, "batch n_in"]) -> Tensor | SparseCode:
-        """Features, in the units of training."""
-        return self.sparse_code(x) if self.stays_sparse else self.activate(self.preactivations(x))
 
 
 def per_column(scale: Float[Tensor, "part"], widths: Sequence[int]) -> Tensor:

@@ -8,6 +8,14 @@ from torch import Tensor, nn
 
 from neuros_mechint.sae._coder import Coder
 from neuros_mechint.sae._dense import product_and_sums
+from neuros_mechint.sae._features import (
+    activate,
+    decoder_norms,
+    jumped,
+    preactivations,
+    sparse_code,
+    stays_sparse,
+)
 from neuros_mechint.sae._sparse import SparseCode, decoded
 
 __all__ = ["AUXK_COEFFICIENT", "Evaluation", "evaluate", "prefix_reconstructions"]
@@ -41,14 +49,14 @@ def evaluate(
     """
     pre = count = None
     code: Tensor | SparseCode
-    if coder.stays_sparse:
-        code = coder.sparse_code(x)
+    if stays_sparse(coder):
+        code = sparse_code(coder, x)
     else:
-        pre = coder.preactivations(x)
+        pre = preactivations(coder, x)
         if coder.activation == "jumprelu":
-            code, count = coder.jumped(pre)
+            code, count = jumped(coder, pre)
         else:
-            code = coder.activate(pre)
+            code = activate(coder, pre)
     prefixes, sums = _prefixes(coder, code)
     # Bussmann 2025: every prefix of a Matryoshka dictionary answers for its own error.
     mse = torch.stack([nn.functional.mse_loss(prefix, y) for prefix in prefixes]).sum()
@@ -115,7 +123,7 @@ def _count_penalty(coder: Coder, l0: Float[Tensor, ""]) -> Float[Tensor, ""]:
 
 
 def _weighted_l1(coder: Coder, sums: Float[Tensor, "feature"], n_rows: int) -> Float[Tensor, ""]:
-    return coder.sparsity_coefficient / n_rows * (sums @ coder.decoder_norms())
+    return coder.sparsity_coefficient / n_rows * (sums @ decoder_norms(coder))
 
 
 def _revival(

@@ -1,27 +1,45 @@
 """Linear probes on features: how well few of them tell the labels, and where one hides another."""
 
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Float
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from neuros_mechint.sae._absorption import (
+    Missed,
+    MissedRows,
+    mean_rate,
+    missed_by_features,
+    projected,
+)
 from neuros_mechint.sae._logistic import Logistic, fit_logistic
-from neuros_mechint.sae._rows import Coding, pieces
 
-__all__ = ["LabelScores", "score_labels"]
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
 
-# Chanin 2024: a further feature belongs to the concept when it adds this much to the F1 score.
-_SPLIT_GAIN = 0.03
-_MOST_MAIN = 10
-# The projection form of the measure: how far the hiding feature has to point along the probe, and
-# how much of the activation's projection it has to carry.
-_LEAST_COSINE = 0.025
-_LEAST_SHARE = 0.4
+__all__ = ["LabelScores", "Labelled", "score_labels"]
+
 _TEST_SHARE = 0.3
+
+
+class Labelled(NamedTuple):
+    """Rows with features and labels.
+
+    Attributes:
+        features: Shape (batch, feature), sparse.
+        rows: What the coder reconstructs, shape (batch, latent).
+        directions: Of the features, in the unit of `rows`, shape (feature, latent).
+        origin: Reconstruction without any feature, shape (latent,).
+    """
+
+    features: "csr_matrix"
+    rows: Float[Tensor, "batch latent"]
+    directions: Float[Tensor, "feature latent"]
+    origin: Float[Tensor, "latent"]
 
 
 class LabelScores(NamedTuple):
@@ -31,16 +49,17 @@ class LabelScores(NamedTuple):
         probing: Number of features -> balanced accuracy, averaged over the classes.
         probing_dense: The same for the activations themselves.
         absorption: Share of the absorbed rows among those that the probe finds.
+        missed: Rows that the features of their class miss.
     """
 
     probing: dict[int, float]
     probing_dense: float
     absorption: float
+    missed: MissedRows
 
 
 def score_labels(
-    coder: Coding,
-    rows: Float[Tensor, "batch latent"],
+    data: Labelled,
     labels: ArrayLike,
     *,
     ks: Sequence[int],
@@ -48,33 +67,35 @@ def score_labels(
     batch_size: int,
 ) -> LabelScores:
     """Probe every class against the rest on rows that the probes did not see."""
-    names, classes = _classes(labels, len(rows))
-    order = torch.randperm(len(rows), generator=generator)
-    n_test = max(int(_TEST_SHARE * len(rows)), 1)
+    n_rows = len(data.rows)
+    names, classes = _classes(labels, n_rows)
+    order = torch.randperm(n_rows, generator=generator).numpy()
+    n_test = max(int(_TEST_SHARE * n_rows), 1)
     test, train = order[:n_test], order[n_test:]
-    means = _class_means(coder, rows[train], classes[train], len(names), batch_size)
-    scores, dense, absorbed = [], [], []
-    x = rows.double().numpy()
-    for c in range(len(names)):
-        target = (classes == c).numpy()
+    contrasts = _contrasts(data.features[train], classes[train], len(names))
+    x = data.rows.double().numpy()
+    scores, dense = [], []
+    missed: list[Missed] = []
+    for c, contrast in enumerate(contrasts):
+        target = classes == c
         _check_split(names[c], target, train, test)
-        rest = [k for k in range(len(names)) if k != c]
-        counts = torch.bincount(classes[train], minlength=len(names)).double()
-        others = (means[rest] * counts[rest, None]).sum(0) / counts[rest].sum()
-        best = (means[c] - others).topk(min(max(*ks, _MOST_MAIN), means.shape[1])).indices
-        f = torch.cat([part[:, best] for part in _encoded(coder, rows, batch_size)])
-        columns = f.double().numpy()
+        best = np.argsort(-contrast, kind="stable")[: max(ks)]
+        columns = data.features[:, best].toarray()
         scores.append([_accuracy(columns[:, :k], target, train, test) for k in ks])
         probe = fit_logistic(x[train], target[train], balanced=True)
-        dense.append(_balanced(probe.predict(x[test]), target[test]))
-        main = best[: _count_main(columns[train], target[train])]
-        found = torch.from_numpy(probe.predict(x) & target)
-        absorbed.append(_absorbed_share(coder, rows[found], main, probe, batch_size))
+        dense.append(_balanced(probe, x[test], target[test]))
+        missed.append(
+            missed_by_features(
+                data.features, target, contrast, probe.predict(x), probe, train=train, test=test
+            )
+        )
     probing = dict(zip(ks, np.mean(scores, axis=0).tolist(), strict=True))
-    return LabelScores(probing, float(np.mean(dense)), float(np.mean(absorbed)))
+    found = MissedRows(missed, data.directions)
+    absorbed = projected(data.features, data.rows, data.origin, found, batch_size=batch_size)
+    return LabelScores(probing, float(np.mean(dense)), mean_rate(found, absorbed), found)
 
 
-def _classes(labels: ArrayLike, n_rows: int) -> tuple[NDArray[np.generic], Int64[Tensor, "batch"]]:
+def _classes(labels: ArrayLike, n_rows: int) -> tuple[NDArray[np.generic], NDArray[np.int64]]:
     values = np.asarray(labels)
     if values.shape != (n_rows,):
         raise ValueError(
@@ -83,11 +104,11 @@ def _classes(labels: ArrayLike, n_rows: int) -> tuple[NDArray[np.generic], Int64
     names, classes = np.unique(values, return_inverse=True)
     if len(names) < 2:
         raise ValueError(f"labels needs at least two classes, got only {names.tolist()}")
-    return names, torch.from_numpy(classes.astype(np.int64))
+    return names, classes.astype(np.int64)
 
 
 def _check_split(
-    name: object, target: NDArray[np.bool_], train: Int64[Tensor, "n"], test: Int64[Tensor, "m"]
+    name: object, target: NDArray[np.bool_], train: NDArray[np.int64], test: NDArray[np.int64]
 ) -> None:
     if not (0 < target[train].sum() < len(train) and 0 < target[test].sum() < len(test)):
         raise ValueError(
@@ -96,92 +117,27 @@ def _check_split(
         )
 
 
-def _encoded(
-    coder: Coding, rows: Float[Tensor, "batch latent"], batch_size: int
-) -> Iterator[Float[Tensor, "part feature"]]:
-    for part in pieces(rows, batch_size):
-        yield coder.encode(part)
-
-
-def _class_means(
-    coder: Coding,
-    rows: Float[Tensor, "batch latent"],
-    classes: Int64[Tensor, "batch"],
-    n_classes: int,
-    batch_size: int,
-) -> Float[Tensor, "domain feature"]:
-    """Mean of every feature in every class."""
-    total: Tensor | None = None
-    parts = pieces(classes, batch_size)
-    for part, f in zip(parts, _encoded(coder, rows, batch_size), strict=True):
-        sums = torch.zeros(n_classes, f.shape[1], dtype=torch.float64)
-        sums.index_add_(0, part, f.double())
-        total = sums if total is None else total + sums
-    counts = torch.bincount(classes, minlength=n_classes).clamp(min=1)
-    return torch.zeros(n_classes, 0) if total is None else total / counts[:, None]
-
-
-def _balanced(predicted: NDArray[np.bool_], target: NDArray[np.bool_]) -> float:
-    return float((predicted[target].mean() + (~predicted[~target]).mean()) / 2)
+def _contrasts(f: "csr_matrix", classes: NDArray[np.int64], n_classes: int) -> NDArray[np.float64]:
+    """Mean of every feature in a class less its mean in the others, (class, feature)."""
+    member = np.eye(n_classes)[classes]
+    counts = member.sum(0)[:, None]
+    sums = np.asarray((f.T @ member).T)
+    rest = sums.sum(0) - sums
+    # A class that is absent here is refused a little later, by its name.
+    others = np.maximum(counts.sum() - counts, 1)
+    return np.asarray(sums / np.maximum(counts, 1) - rest / others, dtype=np.float64)
 
 
 def _accuracy(
     columns: NDArray[np.float64],
     target: NDArray[np.bool_],
-    train: Int64[Tensor, "n"],
-    test: Int64[Tensor, "m"],
+    train: NDArray[np.int64],
+    test: NDArray[np.int64],
 ) -> float:
     probe = fit_logistic(columns[train], target[train], balanced=True)
-    return _balanced(probe.predict(columns[test]), target[test])
+    return _balanced(probe, columns[test], target[test])
 
 
-def _count_main(columns: NDArray[np.float64], target: NDArray[np.bool_]) -> int:
-    """Number of features that a concept is split over: until one more adds little to F1."""
-    best = _f1(columns[:, :1], target)
-    most = min(_MOST_MAIN, int(columns.shape[1]))
-    for k in range(2, most + 1):
-        score = _f1(columns[:, :k], target)
-        if score - best <= _SPLIT_GAIN:
-            return k - 1
-        best = score
-    return most
-
-
-def _f1(columns: NDArray[np.float64], target: NDArray[np.bool_]) -> float:
-    predicted = fit_logistic(columns, target, balanced=True).predict(columns)
-    hits = float((predicted & target).sum())
-    return 2 * hits / float(predicted.sum() + target.sum())
-
-
-def _absorbed_share(
-    coder: Coding,
-    rows: Float[Tensor, "batch latent"],
-    main: Int64[Tensor, "k"],
-    probe: Logistic,
-    batch_size: int,
-) -> float:
-    """Share of rows where no main feature fires and one other feature carries the concept."""
-    if not len(rows):
-        return 0.0
-    direction = torch.from_numpy(probe.direction / np.linalg.norm(probe.direction))
-    absorbed = [
-        _absorbed(coder, part, main, direction.to(part.dtype)) for part in pieces(rows, batch_size)
-    ]
-    return float(torch.cat(absorbed).double().mean())
-
-
-def _absorbed(
-    coder: Coding,
-    rows: Float[Tensor, "batch latent"],
-    main: Int64[Tensor, "k"],
-    direction: Float[Tensor, "latent"],
-) -> Bool[Tensor, "batch"]:
-    f = coder.encode(rows)
-    origin = coder.decode(torch.zeros_like(f[:1]))
-    along = coder.dictionary @ direction
-    cosine = along / coder.dictionary.norm(dim=1).clamp(min=torch.finfo(f.dtype).tiny)
-    share, top = (f * along).max(1)
-    whole = (rows - origin) @ direction
-    silent = (f[:, main] == 0).all(1)
-    absorbed: Tensor = silent & (cosine[top] >= _LEAST_COSINE) & (whole > 0)
-    return absorbed & (share >= _LEAST_SHARE * whole)
+def _balanced(probe: Logistic, x: NDArray[np.float64], target: NDArray[np.bool_]) -> float:
+    predicted = probe.predict(x)
+    return float((predicted[target].mean() + (~predicted[~target]).mean()) / 2)

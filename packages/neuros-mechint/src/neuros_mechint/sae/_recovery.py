@@ -1,64 +1,72 @@
 """What a model loses when an activation becomes its reconstruction, zero or its mean."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from inspect import Parameter, signature
 from typing import Any
 
 from torch import Tensor, nn
 
-from neuros_mechint.activations import Edit, SiteLike, Splice, Zero, run
+from neuros_mechint.activations import Edit, Replace, SiteLike, Zero, run
 from neuros_mechint.activations._inputs import count_rows
-from neuros_mechint.sae._rows import Coding, ModelBatch, model_batches
+from neuros_mechint.sae._parts import rows_of
+from neuros_mechint.sae._plan import Plan
+from neuros_mechint.sae._rows import ModelBatch, model_batches
 
-__all__ = ["LossRecovery", "bind_metric"]
+__all__ = ["LossRecovery", "bind_metric", "metric_sum"]
 
 
 class LossRecovery:
-    """Means of a metric over the inputs, with and without edits of a site."""
+    """Means of a metric over the inputs, with and without edits of each output's site."""
 
     def __init__(
-        self, coder: Coding, model: nn.Module, site: SiteLike, metric: Callable[..., Tensor]
+        self,
+        plan: Plan,
+        model: nn.Module,
+        sites: Sequence[SiteLike],
+        metric: Callable[..., Tensor],
     ) -> None:
-        self._coder, self._model, self._site = coder, model, site
+        self._plan, self._model, self._sites = plan, model, sites
         self._metric = bind_metric(metric)
-        self._sums: dict[str, tuple[float, int]] = {}
+        self._sums: dict[tuple[str, int], tuple[float, int]] = {}
 
     def update(self, batch: ModelBatch) -> None:
-        """Run a batch on reconstructions and without the site."""
-        coder = self._coder
-        self._add("clean", batch, batch.output)
-        self._run("sae", batch, Splice(lambda x: coder.decode(coder.encode(x))))
-        self._run("zero", batch, Zero())
+        """Run a batch on reconstructions and without the sites."""
+        self._add(("clean", 0), batch, batch.output)
+        found = self._plan.decode(self._plan.encode(rows_of(batch.values)))
+        for k, (place, rows) in enumerate(zip(self._plan.targets, found, strict=True)):
+            value = batch.values[place]
+            self._run(("coded", k), batch, Replace(rows.reshape(value.shape).to(value.dtype)))
+            self._run(("zero", k), batch, Zero())
 
-    def ablate(self, data: Any, mean: Tensor, batch_size: int) -> None:
-        """Run the data once more with the site at its mean, known only after the first pass."""
-        for batch in model_batches(self._model, data, self._site, batch_size, whole=False):
-            self._run("mean", batch, lambda x: mean.to(x).expand_as(x))
-        if self._sums.get("mean", (0.0, 0))[1] != self._sums["clean"][1]:
+    def ablate(self, data: Any, means: Sequence[Tensor], batch_size: int) -> None:
+        """Run the data once more with a site at its mean, known only after the first pass."""
+        for batch in model_batches(self._model, data, self._sites, batch_size, whole=False):
+            for k, mean in enumerate(means):
+                self._run(("mean", k), batch, _Constant(mean))
+        if self._sums.get(("mean", 0), (0.0, 0))[1] != self._sums["clean", 0][1]:
             raise ValueError("data gave other batches when they were read a second time")
 
-    def values(self) -> Mapping[str, float]:
+    def values(self, output: int) -> dict[str, float]:
         """Share of the loss that reconstructions recover, beside zero and beside the mean."""
         return {
-            "loss_recovered": self._recovered("zero"),
-            "loss_recovered_mean": self._recovered("mean"),
+            "loss_recovered": self._recovered("zero", output),
+            "loss_recovered_mean": self._recovered("mean", output),
         }
 
-    def _run(self, name: str, batch: ModelBatch, edit: Edit) -> None:
+    def _run(self, name: tuple[str, int], batch: ModelBatch, edit: Edit) -> None:
         args, kwargs = batch.arguments
-        output = run(self._model, *args, edits={self._site: edit}, **kwargs).output
-        self._add(name, batch, output)
+        site = self._sites[self._plan.targets[name[1]]]
+        self._add(name, batch, run(self._model, *args, edits={site: edit}, **kwargs).output)
 
-    def _add(self, name: str, batch: ModelBatch, output: Any) -> None:
-        value = self._metric(output, batch).double()
-        n = count_rows(batch.arguments) if value.ndim == 0 else value.numel()
+    def _add(self, name: tuple[str, int], batch: ModelBatch, output: Any) -> None:
+        added, n = metric_sum(self._metric(output, batch).double(), batch)
         total, count = self._sums.get(name, (0.0, 0))
-        added = float(value) * n if value.ndim == 0 else float(value.sum())
-        self._sums[name] = (total + added, count + n)
+        self._sums[name] = (total + float(added), count + n)
 
-    def _recovered(self, ablated: str) -> float:
+    def _recovered(self, ablated: str, output: int) -> float:
         worst, clean, coded = (
-            self._sums[name][0] / self._sums[name][1] for name in (ablated, "clean", "sae")
+            self._sums[name][0] / self._sums[name][1]
+            for name in ((ablated, output), ("clean", 0), ("coded", output))
         )
         if abs(worst - clean) <= 1e-8 * max(abs(worst), abs(clean)):
             raise ValueError(
@@ -66,6 +74,22 @@ class LossRecovery:
                 "that does not matter has no loss to recover"
             )
         return (worst - coded) / (worst - clean)
+
+
+class _Constant:
+    """Edit that puts one vector in the place of every row."""
+
+    def __init__(self, row: Tensor) -> None:
+        self._row = row
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self._row.to(x).expand_as(x)
+
+
+def metric_sum(value: Tensor, batch: ModelBatch) -> tuple[Tensor, int]:
+    """Sum of a metric over the rows of a batch, and their number; a scalar is their mean."""
+    n = count_rows(batch.arguments) if value.ndim == 0 else value.numel()
+    return (value * n if value.ndim == 0 else value.sum()), n
 
 
 def bind_metric(metric: Callable[..., Tensor]) -> Callable[[Any, ModelBatch], Tensor]:

@@ -45,13 +45,13 @@ class ModelBatch(NamedTuple):
         batch: As the data loader gave it.
         arguments: As the forward takes it.
         output: What the model returned.
-        value: The activation at the site, shape (..., width).
+        values: The activations at the sites, each of shape (..., width).
     """
 
     batch: Any
     arguments: Arguments
     output: Any
-    value: Tensor
+    values: tuple[Tensor, ...]
 
 
 def check_coder(coder: object) -> None:
@@ -94,22 +94,22 @@ def row_batches(
 
 
 def model_batches(
-    model: nn.Module, data: Any, site: SiteLike, batch_size: int, *, whole: bool
+    model: nn.Module, data: Any, sites: Sequence[SiteLike], batch_size: int, *, whole: bool
 ) -> Iterator[ModelBatch]:
-    """Run a model over data and yield the activations at a site.
+    """Run a model over data and yield the activations at one site or several.
 
     Args:
         model: Any module.
         data: Batches, or one tensor of inputs that is cut into batches.
-        site: Where to read.
+        sites: Where to read.
         batch_size: Inputs of a batch of a tensor.
         whole: Run forwards to their end, for their output.
     """
     batches = pieces(data, batch_size) if isinstance(data, Tensor) else data
     for batch in batches:
         arguments = args, kwargs = batch_arguments(model, batch)
-        output, cache = run(model, *args, capture=[site], stop=not whole, **kwargs)
-        yield ModelBatch(batch, arguments, output, cache[site])
+        output, cache = run(model, *args, capture=sites, stop=not whole, **kwargs)
+        yield ModelBatch(batch, arguments, output, tuple(cache[site] for site in sites))
 
 
 def pieces(tensor: Tensor, size: int) -> Iterator[Tensor]:

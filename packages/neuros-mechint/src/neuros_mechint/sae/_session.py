@@ -12,6 +12,7 @@ from neuros_mechint.sae._geometry import geometric_median, norm_scales, unit_row
 from neuros_mechint.sae._losses import Evaluation, evaluate
 from neuros_mechint.sae._recipe import Recipe, TrainLog
 from neuros_mechint.sae._sparse import SparseCode
+from neuros_mechint.sae._supervision import Supervision
 from neuros_mechint.sae._units import restart, set_scales, set_unit_norms
 
 __all__ = ["Session"]
@@ -40,10 +41,19 @@ class Session:
         recipe: How.
         total_rows: Rows that training will see, or None when nobody knows.
         seed: Start of the draws of resampling.
+        supervision: Loss of the labels that come with the rows; None without labels.
     """
 
-    def __init__(self, coder: Coder, recipe: Recipe, total_rows: int | None, seed: int) -> None:
+    def __init__(
+        self,
+        coder: Coder,
+        recipe: Recipe,
+        total_rows: int | None,
+        seed: int,
+        supervision: Supervision | None = None,
+    ) -> None:
         self.coder = coder
+        self.supervision = supervision
         self.recipe = recipe
         self.total_rows = total_rows
         self.lr = recipe.lr or 2e-4 / (coder.dictionary_size / 2**14) ** 0.5
@@ -55,6 +65,11 @@ class Session:
         self.generator = torch.Generator(device).manual_seed(seed)
         self.step = self.tokens = self.revived = self.since_check = 0
         self.record = _Record()
+
+    @property
+    def n_tensors(self) -> int:
+        """Number of tensors of a batch: those that the coder takes, and labels."""
+        return self.coder.n_parts + (self.supervision is not None)
 
     @property
     def dead(self) -> Bool[Tensor, "feature"]:
@@ -79,19 +94,25 @@ class Session:
         """Share of the training that is behind; 0 all along when nobody knows its length."""
         return min(self.tokens / self.total_rows, 1.0) if self.total_rows else 0.0
 
-    def train(self, x: Float[Tensor, "batch n_in"], y: Float[Tensor, "batch n_out"]) -> None:
+    def train(
+        self,
+        x: Float[Tensor, "batch n_in"],
+        y: Float[Tensor, "batch n_out"],
+        labels: Bool[Tensor, "batch concept"] | None = None,
+    ) -> None:
         """Take one optimizer step.
 
         Args:
             x: Inputs in raw units.
             y: Targets in raw units; for an autoencoder the same tensor as `x`.
+            labels: What the supervision takes.
         """
         coder = self.coder
         scaled = coder.scaled_input(x)
         target = scaled if y is x else coder.scaled_output(y)
         dead = self.dead if self.recipe.revive == "auxk" else None
         self.optimizer.zero_grad(set_to_none=True)
-        result = evaluate(coder, scaled, target, dead)
+        result = self._supervised(evaluate(coder, scaled, target, dead), scaled, labels)
         torch.autograd.backward(result.loss)
         self._update()
         l0 = self._observe(result.code, len(x))
@@ -101,6 +122,17 @@ class Session:
             self._resample(scaled, target, result)
         for callback in self.recipe.callbacks:
             callback.on_step_end(self, self.step, self.record.loss[-1])
+
+    def _supervised(
+        self,
+        result: Evaluation,
+        x: Float[Tensor, "batch n_in"],
+        labels: Bool[Tensor, "batch concept"] | None,
+    ) -> Evaluation:
+        if self.supervision is None or labels is None:
+            return result
+        term = self.supervision.loss(self.coder, x, labels.to(x.device))
+        return result._replace(loss=result.loss + term, terms={**result.terms, "concept": term})
 
     @torch.no_grad()
     def _update(self) -> None:

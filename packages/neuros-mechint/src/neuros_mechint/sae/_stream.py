@@ -153,11 +153,14 @@ def _forward(
 
 
 def train_rows(session: Session, parts: Sequence[Tensor]) -> None:
-    session.train(*_matched(session.coder, parts))
+    """Take one step on a batch; labels come after the coder's own tensors."""
+    n_parts = session.coder.n_parts
+    session.train(*_matched(session.coder, parts[:n_parts]), *parts[n_parts:])
 
 
 def start_rows(session: Session, parts: Sequence[Tensor]) -> None:
-    x, y = _matched(session.coder, parts)
+    """Measure the units of training."""
+    x, y = _matched(session.coder, parts[: session.coder.n_parts])
     # Training refuses what is not finite with the index of its batch; here it only has no say.
     finite = x.isfinite().all(1) & y.isfinite().all(1)
     session.start(x[finite], y[finite])
@@ -176,6 +179,7 @@ def _matched(coder: Coder, parts: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
 
 
 def check_finite(rows: Tensor, place: str) -> None:
+    """Raise when a batch holds NaN or infinity."""
     # A finite sum has finite terms; any other may just have overflowed.
     if not bool(rows.sum().isfinite()) and not bool(rows.isfinite().all()):
         n_bad = int((~rows.isfinite()).any(1).sum())

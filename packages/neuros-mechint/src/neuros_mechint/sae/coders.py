@@ -2,34 +2,25 @@
 
 import os
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from neuros_mechint.sae._arguments import Activation
-from neuros_mechint.sae._boundary import checked_rows, decoded_from, features_of, strongest_of
+from neuros_mechint.sae._boundary import (
+    SAEOutput,
+    checked_rows,
+    coded,
+    decoded_from,
+    features_of,
+    strongest_of,
+)
 from neuros_mechint.sae._coder import Coder
-from neuros_mechint.sae._losses import evaluate, prefix_reconstructions
-from neuros_mechint.sae._sparse import SparseCode
+from neuros_mechint.sae._features import code_of
+from neuros_mechint.sae._losses import prefix_reconstructions
 
 __all__ = ["HierarchicalSAE", "SAEOutput", "SparseAutoencoder"]
-
-
-class SAEOutput(NamedTuple):
-    """What a coder makes of a batch.
-
-    Attributes:
-        reconstruction: Shape of the input (of the target for a transcoder), in its unit.
-        features: Shape (..., feature), in the unit of the reconstruction.
-        loss: Training loss, the sum of `terms`; a scalar in the units of training.
-        terms: The parts of the loss by name.
-    """
-
-    reconstruction: Tensor
-    features: Tensor
-    loss: Tensor
-    terms: dict[str, Tensor]
 
 
 class SparseAutoencoder(Coder):
@@ -221,15 +212,7 @@ class SparseAutoencoder(Coder):
             >>> round(output.terms["mse"].item(), 4), round(output.terms["sparsity"].item(), 4)
             (0.0, 0.03)
         """
-        rows = self.scaled_input(checked_rows(self, x, "x", self.in_widths))
-        result = evaluate(self, rows, rows)
-        code = result.code.dense() if isinstance(result.code, SparseCode) else result.code
-        return SAEOutput(
-            self.raw_output(result.reconstruction).reshape(x.shape).to(x.dtype),
-            (code / self.feature_scale).reshape(*x.shape[:-1], -1),
-            result.loss,
-            result.terms,
-        )
+        return coded(self, x, x)
 
     def to_sae_lens(self, folder: str | os.PathLike[str]) -> None:
         """Write the coder as a folder that SAELens loads, folded to raw units.
@@ -365,7 +348,7 @@ class HierarchicalSAE(SparseAutoencoder):
             [[3.0, 0.0], [3.0, 2.0]]
         """
         rows = self.scaled_input(checked_rows(self, x, "x", self.in_widths))
-        code = self.code(rows)
+        code = code_of(self, rows)
         return [
             self.raw_output(part).reshape(x.shape) for part in prefix_reconstructions(self, code)
         ]

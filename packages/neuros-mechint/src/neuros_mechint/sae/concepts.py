@@ -1,16 +1,28 @@
 """Coders whose features are matched to named concepts."""
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from neuros_mechint.sae._arguments import Activation
+from neuros_mechint.sae._concept_labels import (
+    areas,
+    check_concepts,
+    checked_features,
+    checked_labels,
+)
 from neuros_mechint.sae._logistic import fit_logistic
+from neuros_mechint.sae._recipe import Recipe, Revive, StepCallback, TrainLog
+from neuros_mechint.sae._rows import pieces
+from neuros_mechint.sae._sources import Activations, SiteKey
+from neuros_mechint.sae._stream import SAMPLE_ROWS
+from neuros_mechint.sae._supervision import Supervision, slots
 from neuros_mechint.sae.coders import HierarchicalSAE
+from neuros_mechint.sae.training import fit
 
 __all__ = ["ConceptAlignment", "ConceptSAE"]
 
@@ -36,10 +48,11 @@ class ConceptAlignment(NamedTuple):
 class ConceptSAE(HierarchicalSAE):
     r"""Hierarchical autoencoder with one feature for each of some named concepts.
 
-    It is trained like any coder, without labels. `align` then matches every concept with a feature
-    of its own, such that the sum of the areas under the curve is as large as it can be, and fits
-    $p_c(x) = \sigma(w_c f_{j(c)}(x) + b_c)$ to the labels. The match and the fit are saved with the
-    coder.
+    Trained without labels it is a coder like any other. With `fit(..., labels=)` one feature of
+    each concept also learns to fire where the concept is present, by the cross-entropy of the
+    labels. `align` matches every concept with a feature of its own, such that the sum of the areas
+    under the curve is as large as it can be, and fits $p_c(x) = \sigma(w_c f_{j(c)}(x) + b_c)$ to
+    the labels. The match and the fit are saved with the coder.
 
     A concept can be bound to a level of the hierarchy: its feature is then looked for among the
     features of that level and of those before it, where a Matryoshka coder keeps what is general.
@@ -110,7 +123,7 @@ class ConceptSAE(HierarchicalSAE):
         )
         last = len(levels) - 1
         bound = dict(concepts) if isinstance(concepts, Mapping) else dict.fromkeys(concepts, last)
-        _check_concepts(bound, len(concepts), levels)
+        check_concepts(bound, len(concepts), levels)
         self.concepts = bound
         n = len(bound)
         self.register_buffer("concept_features", torch.full((n,), -1))
@@ -121,6 +134,113 @@ class ConceptSAE(HierarchicalSAE):
     def config(self) -> dict[str, Any]:
         """Arguments that make an equal coder."""
         return {**super().config, "concepts": dict(self.concepts)}
+
+    def fit(
+        self,
+        activations: Activations,
+        *,
+        labels: Tensor | None = None,
+        concept_coefficient: float = 1.0,
+        site: SiteKey | None = None,
+        steps: int | None = None,
+        num_epochs: int | None = None,
+        batch_size: int = 1024,
+        lr: float | None = None,
+        revive: Revive | None = None,
+        dead_after: int | None = None,
+        generator: torch.Generator | None = None,
+        callbacks: Iterable[StepCallback] = (),
+        checkpoint: str | os.PathLike[str] | None = None,
+        checkpoint_every: int = 1000,
+    ) -> TrainLog:
+        r"""Train on activations, with labels also on the concepts.
+
+        With labels the loss has the further term `"concept"`, the mean over presence and absence of
+        $\gamma \log(1 + e^{\mp u_c})$, summed over the concepts: $u_c$ is the pre-activation of the
+        concept's feature above the threshold of firing. A concept without a match gets the first
+        free feature of its level; one that `align` has matched keeps its feature. The training ends
+        with `align` on up to 8192 of its rows, spread evenly.
+
+        Args:
+            activations: As in `SparseAutoencoder.fit`; with labels a tensor (..., latent_dim).
+            labels: Which concepts are present, as in `align`; None trains without them.
+            concept_coefficient: $\gamma$, without effect when there are no labels.
+            site: As in `SparseAutoencoder.fit`.
+            steps: As in `SparseAutoencoder.fit`.
+            num_epochs: As in `SparseAutoencoder.fit`.
+            batch_size: As in `SparseAutoencoder.fit`.
+            lr: As in `SparseAutoencoder.fit`.
+            revive: As in `SparseAutoencoder.fit`.
+            dead_after: As in `SparseAutoencoder.fit`.
+            generator: As in `SparseAutoencoder.fit`.
+            callbacks: As in `SparseAutoencoder.fit`.
+            checkpoint: As in `SparseAutoencoder.fit`.
+            checkpoint_every: As in `SparseAutoencoder.fit`.
+
+        Returns:
+            Course of the training.
+
+        Raises:
+            TypeError: As in `SparseAutoencoder.fit`, or when labels come with anything but a
+                tensor of activations.
+            ValueError: As in `SparseAutoencoder.fit`, or when labels do not fit, as in `align`, or
+                `concept_coefficient` is not above 0.
+
+        Examples:
+            >>> generator = torch.Generator().manual_seed(0)
+            >>> x = torch.randn(512, 4, generator=generator)
+            >>> coder = ConceptSAE(latent_dim=4, levels=[8], concepts=["up"], generator=generator)
+            >>> labels = (x[:, :1] > 0).long()
+            >>> log = coder.fit(x, labels=labels, steps=200, batch_size=64, lr=0.01)
+            >>> bool(((coder.concept_score(x) > 0.5) == labels).float().mean() > 0.9)
+            True
+        """
+        supervision, rows = None, activations
+        if labels is not None:
+            if not isinstance(activations, Tensor) or site is not None:
+                raise TypeError(
+                    "labels= needs activations in a tensor, whose rows they belong to, and no "
+                    f"site=, got a {type(activations).__name__} and site={site!r}"
+                )
+            supervision = self._supervision(activations, labels, concept_coefficient)
+            rows = supervision.beside(activations)
+        log = fit(
+            self,
+            rows,
+            Recipe(lr, revive, dead_after, batch_size, tuple(callbacks)),
+            names=self.site_names(site),
+            steps=steps,
+            num_epochs=num_epochs,
+            generator=generator,
+            checkpoint=checkpoint,
+            checkpoint_every=checkpoint_every,
+            supervision=supervision,
+        )
+        if supervision is not None and isinstance(activations, Tensor):
+            self._bind(supervision, activations)
+        return log
+
+    def _supervision(self, activations: Tensor, labels: Tensor, coefficient: float) -> Supervision:
+        present = checked_labels(labels, activations.shape[:-1], list(self.concepts))
+        features = self.concept_features.cpu().clone()
+        if bool((features < 0).any()):
+            features = torch.tensor(slots(self.concepts, self.levels))
+        return Supervision(torch.from_numpy(present), features, coefficient)
+
+    @torch.no_grad()
+    def _bind(self, supervision: Supervision, activations: Tensor) -> None:
+        """Match the concepts with the features that were trained on them."""
+        rows = activations.reshape(-1, self.latent_dim)
+        which = supervision.features
+        columns = [self.encode(part)[:, which] for part in pieces(rows, SAMPLE_ROWS)]
+        self._set_match(which, torch.cat(columns).double().cpu(), supervision.present)
+
+    def _set_match(self, which: Tensor, columns: Tensor, present: Tensor) -> None:
+        for c, (j, column) in enumerate(zip(which.tolist(), columns.unbind(1), strict=True)):
+            fitted = fit_logistic(column[:, None].numpy(), present[:, c].numpy(), balanced=False)
+            self.concept_features[c] = j
+            self.concept_weights[c] = float(fitted.direction[0])
+            self.concept_biases[c] = fitted.bias
 
     @torch.no_grad()
     def align(self, features: Tensor, labels: Tensor) -> ConceptAlignment:
@@ -143,20 +263,18 @@ class ConceptSAE(HierarchicalSAE):
         """
         from scipy.optimize import linear_sum_assignment
 
-        f = _checked_features(features, self.dictionary_size)
-        present = _checked_labels(labels, features.shape[:-1], list(self.concepts))
-        auc = _areas(f, present)
+        f = checked_features(features, self.dictionary_size)
+        present = checked_labels(labels, features.shape[:-1], list(self.concepts))
+        auc = areas(f, present)
         allowed = np.zeros_like(auc, dtype=bool)
         for c, level in enumerate(self.concepts.values()):
             allowed[c, : self.levels[level]] = True
         rows, columns = linear_sum_assignment(np.where(allowed, auc, -1e3), maximize=True)
         others = np.where(allowed, auc, -np.inf)
         others[rows, columns] = -np.inf
-        for c, j in zip(rows.tolist(), columns.tolist(), strict=True):
-            fit = fit_logistic(f[:, j : j + 1], present[:, c], balanced=False)
-            self.concept_features[c] = j
-            self.concept_weights[c] = float(fit.direction[0])
-            self.concept_biases[c] = fit.bias
+        # The rows of the match are the concepts in their order.
+        chosen = torch.from_numpy(columns)
+        self._set_match(chosen, torch.from_numpy(f[:, columns]), torch.from_numpy(present))
         return ConceptAlignment(
             tuple(self.concepts),
             self.concept_features.clone().cpu(),
@@ -207,62 +325,3 @@ class ConceptSAE(HierarchicalSAE):
         if bool((self.concept_features < 0).any()):
             raise RuntimeError("concepts have no features yet; call align(features, labels) first")
         return self.dictionary[self.concept_features]
-
-
-def _checked_features(features: Tensor, n_features: int) -> NDArray[np.float64]:
-    if not features.ndim or features.shape[-1] != n_features:
-        raise ValueError(f"features needs shape (..., {n_features}), got {tuple(features.shape)}")
-    if not bool(features.isfinite().all()):
-        raise ValueError("features needs finite numbers, got NaN or infinity")
-    return np.asarray(features.detach().reshape(-1, n_features).double().cpu())
-
-
-def _checked_labels(
-    labels: Tensor, shape: torch.Size, concepts: Sequence[str]
-) -> NDArray[np.bool_]:
-    """Which concepts are present in each row."""
-    n = len(concepts)
-    if labels.shape == shape and not labels.is_floating_point():
-        if bool(((labels < 0) | (labels >= n)).any()):
-            raise ValueError(f"labels needs numbers of concepts from 0 to {n - 1}")
-        labels = torch.nn.functional.one_hot(labels.long(), n)
-    if labels.shape != (*shape, n):
-        raise ValueError(
-            f"labels needs shape {(*shape, n)} of zeros and ones or {tuple(shape)} of whole "
-            f"numbers for these features and {n} concepts, got {tuple(labels.shape)}"
-        )
-    if not bool(((labels == 0) | (labels == 1)).all()):
-        raise ValueError("labels of shape (..., n_concepts) needs zeros and ones")
-    present = np.asarray(labels.reshape(-1, n).bool().cpu())
-    for name, share in zip(concepts, present.mean(0).tolist(), strict=True):
-        if share in {0.0, 1.0}:
-            raise ValueError(
-                f"concept {name!r} is {'always' if share else 'never'} present; it needs rows of "
-                "both kinds"
-            )
-    return present
-
-
-def _check_concepts(bound: Mapping[str, int], n_named: int, levels: Sequence[int]) -> None:
-    if not bound or len(bound) < n_named:
-        raise ValueError(f"concepts needs at least one name, each of them once, got {list(bound)}")
-    for name, level in bound.items():
-        if not 0 <= level < len(levels):
-            raise ValueError(
-                f"concept {name!r} is bound to level {level}; levels are 0 to {len(levels) - 1}"
-            )
-    for level, size in enumerate(levels):
-        n = sum(other <= level for other in bound.values())
-        if n > size:
-            raise ValueError(f"{n} concepts share the {size} features of levels up to {level}")
-
-
-def _areas(f: NDArray[np.float64], present: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Area under the curve of every feature for every concept, by Mann and Whitney's statistic."""
-    from scipy.stats import rankdata
-
-    ranks = rankdata(f, axis=0)
-    n_with = present.sum(0)[:, None]
-    n_without = len(f) - n_with
-    above = present.T.astype(np.float64) @ ranks - n_with * (n_with + 1) / 2
-    return np.asarray(above / (n_with * n_without))

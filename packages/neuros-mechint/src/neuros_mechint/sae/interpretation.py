@@ -138,14 +138,14 @@ def interpret_features(
     weights = None if readout is None else _readout_weights(coder, model, readout)
     seen = StrongestInputs(len(ids), top_k)
     with coding(model, coder):
-        for batch in model_batches(model, dataloader, site, 1, whole=False):
-            inputs = first_tensor(batch.arguments)
-            if batch.value.ndim < 2 or len(batch.value) != len(inputs):
+        for batch in model_batches(model, dataloader, [site], 1, whole=False):
+            inputs, (value,) = first_tensor(batch.arguments), batch.values
+            if value.ndim < 2 or len(value) != len(inputs):
                 raise ValueError(
-                    f"site '{site}' gave shape {tuple(batch.value.shape)} for {len(inputs)} "
+                    f"site '{site}' gave shape {tuple(value.shape)} for {len(inputs)} "
                     "inputs; its first dimension has to be that of the inputs"
                 )
-            seen.update(inputs, coder.encode(batch.value)[..., ids])
+            seen.update(inputs, coder.encode(value)[..., ids])
     if not seen.n_inputs:
         raise ValueError("dataloader gave no inputs, so there is nothing to interpret")
     reports = []

@@ -1,25 +1,18 @@
 """How good a sparse coder is: sparsity, reconstruction, what the model loses, what labels tell."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, overload
 
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from neuros_mechint.activations import ActivationStore, SiteLike
-from neuros_mechint.sae._probing import score_labels
-from neuros_mechint.sae._recovery import LossRecovery
-from neuros_mechint.sae._rows import (
-    Coding,
-    ModelBatch,
-    check_coder,
-    coding,
-    model_batches,
-    pieces,
-    row_batches,
-)
-from neuros_mechint.sae._scores import CodeScores
+from neuros_mechint.sae._evaluation import Evaluation
+from neuros_mechint.sae._plan import Plan, plan_of
+from neuros_mechint.sae._rows import Coding
+from neuros_mechint.sae._sources import SiteKey
+from neuros_mechint.sae.transcoders import Crosscoder
 
 __all__ = ["SAEMetrics", "evaluate_sae", "hungarian_mcs", "mmcs"]
 
@@ -40,11 +33,13 @@ class SAEMetrics(NamedTuple):
         loss_recovered: $(L_{zero} - L_{sae}) / (L_{zero} - L_{clean})$; 1 when the model works as
             well on reconstructions. None without a metric.
         loss_recovered_mean: The same beside the site's mean instead of zero.
-        absorption: Share of the rows of a class that one feature codes although the features of
-            the class stay silent. None without labels.
+        absorption: Share of the rows of a class that one other feature codes while the features
+            of the class stay silent, judged by projections. None without labels.
         probing: Number of features -> balanced accuracy of a probe on so many features, averaged
             over the classes; chance is 0.5. None without labels.
         probing_dense: The same for a probe on the activations. None without labels.
+        absorption_ablation: Absorption judged by what the model depends on. None without
+            `absorption_margin`.
     """
 
     n_rows: int
@@ -60,60 +55,116 @@ class SAEMetrics(NamedTuple):
     absorption: float | None = None
     probing: dict[int, float] | None = None
     probing_dense: float | None = None
+    absorption_ablation: float | None = None
 
 
+@overload
 def evaluate_sae(
-    coder: Coding,
-    data: Tensor | ActivationStore | Iterable[Any],
+    coder: Crosscoder,
+    data: Mapping[str, Tensor] | ActivationStore | Iterable[Any],
     model: nn.Module | None = None,
-    site: SiteLike | None = None,
+    site: SiteKey | None = None,
     metric: Callable[..., Tensor] | None = None,
     *,
     labels: ArrayLike | None = None,
     probe_sizes: Sequence[int] = (1, 2, 5),
+    absorption_margin: float | None = None,
     generator: torch.Generator | None = None,
     batch_size: int = 1024,
-) -> SAEMetrics:
+) -> dict[str, SAEMetrics]: ...
+@overload
+def evaluate_sae(
+    coder: Coding,
+    data: Tensor | ActivationStore | Iterable[Any],
+    model: nn.Module | None = None,
+    site: SiteKey | None = None,
+    metric: Callable[..., Tensor] | None = None,
+    *,
+    labels: ArrayLike | None = None,
+    probe_sizes: Sequence[int] = (1, 2, 5),
+    absorption_margin: float | None = None,
+    generator: torch.Generator | None = None,
+    batch_size: int = 1024,
+) -> SAEMetrics: ...
+def evaluate_sae(
+    coder: Coding | Crosscoder,
+    data: Tensor | Mapping[str, Tensor] | ActivationStore | Iterable[Any],
+    model: nn.Module | None = None,
+    site: SiteKey | None = None,
+    metric: Callable[..., Tensor] | None = None,
+    *,
+    labels: ArrayLike | None = None,
+    probe_sizes: Sequence[int] = (1, 2, 5),
+    absorption_margin: float | None = None,
+    generator: torch.Generator | None = None,
+    batch_size: int = 1024,
+) -> SAEMetrics | dict[str, SAEMetrics]:
     r"""Score a sparse coder.
 
     Everything is summed over batches in float64, so that the numbers do not depend on how the data
     are cut. The coder and the model run in evaluation mode without gradient.
+
+    A `Transcoder` is scored on its target: `fvu` and `cosine` compare the prediction with what was
+    there, and the loss recovered is that of the model with the target site replaced by the
+    prediction from the input site. A `Crosscoder` is scored at each of its sites in turn, from
+    features of all of them.
 
     With `metric`, every batch runs through the model as it is, with the site replaced by its
     reconstruction and with the site set to zero; then the data are read a second time, with the
     site set to its mean over all rows.
 
     With `labels`, each class is probed against the rest on the features whose class means differ
-    most, and on rows that neither the probe nor the choice of features saw (three in ten). A row
-    counts as absorbed when the probe on the activations finds it, no feature of the class fires
-    (features are added until one more raises F1 by no more than 0.03), and the feature with the
-    largest projection on the probe carries at least 0.4 of the activation's projection at a cosine
-    of at least 0.025. That is the projection form of the measure; it needs no model. Activations
-    are held in memory for it.
+    most, and on rows that neither the probe nor the choice of features saw (three in ten).
+    Activations and features are held in memory for it.
+
+    Absorption (Chanin 2024) asks whether a more special feature has taken a concept's place. The
+    main features of a class are those with the largest weights in a logistic regression on all
+    features with an L1 penalty; one after the other is added until the next raises the F1 score by
+    no more than 0.03. A held-out row of the class that a probe on the activations finds is a miss
+    when the probe on the main features does not find it and all of them are 0. A miss is absorbed
+    when one feature codes the concept instead:
+
+    - `absorption`: the feature with the largest projection on the activations' probe carries at
+      least 0.4 of the activation's own projection (both without the decoder's bias), at a cosine of
+      at least 0.025. This is the form of SAEBench, by the same authors, and needs no model.
+    - `absorption_ablation`, with `absorption_margin`: the feature whose ablation raises the metric
+      most does so by `absorption_margin` more than any other, at a cosine of at least 0.025. The
+      effects are integrated gradients of eight nodes at the row alone. This is the form of the
+      paper; the metric has to ask for the concept, as a cross-entropy of the labels does.
+
+    Both are the share among the held-out rows that the probe on the activations finds, averaged
+    over the classes, without those that it never finds.
 
     Args:
-        coder: A `SparseAutoencoder` or anything with `encode`, `decode` and `dictionary`.
+        coder: A `SparseAutoencoder`, `Transcoder`, `Crosscoder`, or anything with `encode`,
+            `decode` and `dictionary`.
         data: Without a model activations: a tensor (..., width), an `ActivationStore`, or an
-            iterable of tensors. With a model its inputs: batches, or a tensor that is cut into
-            batches. It is read twice when a metric is given.
+            iterable of tensors. In place of a tensor a `Transcoder` takes a tuple of input and
+            target, a `Crosscoder` a mapping from sites to tensors. With a model its inputs:
+            batches, or a tensor that is cut into batches; they are read once more for `metric`, and
+            again for `absorption_margin`.
         model: The model whose activations are coded.
-        site: Where, in the model or in the store.
+        site: Where, in the model or in the store: for a `Transcoder` the tuple of input and target
+            site, for a `Crosscoder` its sites in its order, or None for the names it was made with.
         metric: Loss of an output: one value per row, or a scalar that is a mean over rows. A
             function of two arguments is also given the batch, for the targets in it.
         labels: Class of every row of activations, in the order of the data.
         probe_sizes: Numbers of features to probe.
+        absorption_margin: Lead that the feature with the largest effect needs, in the unit of the
+            metric; the paper takes 1, in logits. None leaves `absorption_ablation` out.
         generator: Source of the split into train and test rows; needed with `labels`.
         batch_size: Rows that are coded at once, and inputs of a batch when `data` is a tensor.
 
     Returns:
-        The scores.
+        The scores; for a `Crosscoder` those of each site by its name.
 
     Raises:
         TypeError: When the coder or what the metric returns is of the wrong kind, or data that have
             to be read twice can be read once.
-        ValueError: When data are empty, constant or not finite; when a model comes without a site,
-            a metric without a model or labels without a generator; when the metric does not change
-            with the site set to zero or to its mean; when labels do not fit the rows.
+        ValueError: When data are empty, constant or not finite, or do not fit the coder; when a
+            model comes without a site, a metric without a model, labels without a generator or a
+            margin without labels and metric; when the metric does not change with the site set to
+            zero or to its mean, or for a margin has no gradient; when labels do not fit the rows.
 
     Examples:
         >>> from neuros_mechint.sae import SparseAutoencoder
@@ -130,41 +181,31 @@ def evaluate_sae(
             doi:10.48550/arXiv.2305.01610
         A. Karvonen et al. (2025). SAEBench. doi:10.48550/arXiv.2503.09532
     """
-    check_coder(coder)
+    plan = plan_of(coder)
     _check_arguments(
         data=data,
         model=model,
-        site=site,
         metric=metric,
         labels=labels,
         probe_sizes=probe_sizes,
+        absorption_margin=absorption_margin,
         generator=generator,
         batch_size=batch_size,
     )
-    scores, held = CodeScores(), []
-    losses = None
-    if model is not None and site is not None and metric is not None:
-        losses = LossRecovery(coder, model, site, metric)
-    with coding(coder, model):
-        for batch in _batches(data, model, site, batch_size, whole=metric is not None):
-            value = batch.value if isinstance(batch, ModelBatch) else batch
-            rows = value.reshape(-1, value.shape[-1])
-            _score_rows(coder, scores, rows, batch_size)
-            if labels is not None:
-                held.append(rows.cpu())
-            if losses is not None and isinstance(batch, ModelBatch):
-                losses.update(batch)
-        found: dict[str, Any] = {"n_rows": scores.n_rows, **scores.values()}
-        if losses is not None:
-            losses.ablate(data, scores.mean, batch_size)
-            found |= losses.values()
-        if labels is not None and generator is not None:
-            rows = torch.cat(held)
-            told = score_labels(
-                coder, rows, labels, ks=probe_sizes, generator=generator, batch_size=batch_size
-            )
-            found |= told._asdict()
-    return SAEMetrics(**found)
+    evaluation = Evaluation(
+        plan=plan,
+        data=data,
+        model=model,
+        sites=_sites(plan, site, model),
+        metric=metric,
+        labels=labels,
+        probe_sizes=probe_sizes,
+        absorption_margin=absorption_margin,
+        generator=generator,
+        batch_size=batch_size,
+    )
+    found = [SAEMetrics(**scores) for scores in evaluation.scores()]
+    return dict(zip(plan.names, found, strict=True)) if plan.names else found[0]
 
 
 def mmcs(D1: Tensor, D2: Tensor) -> float:
@@ -246,17 +287,15 @@ def _check_arguments(
     *,
     data: Any,
     model: nn.Module | None,
-    site: SiteLike | None,
     metric: Callable[..., Tensor] | None,
     labels: ArrayLike | None,
     probe_sizes: Sequence[int],
+    absorption_margin: float | None,
     generator: torch.Generator | None,
     batch_size: int,
 ) -> None:
     if batch_size < 1:
         raise ValueError(f"batch_size needs at least 1, got {batch_size}")
-    if model is not None and site is None:
-        raise ValueError("model= needs site=, the place whose activations are coded")
     if model is not None and isinstance(data, ActivationStore):
         raise ValueError("model= needs data of model inputs, got a store of activations")
     if metric is not None and model is None:
@@ -266,21 +305,31 @@ def _check_arguments(
             f"with metric= data are read twice, which a {type(data).__name__} does not allow; "
             "give a list or a data loader"
         )
-    if labels is not None and generator is None:
+    if labels is not None:
+        _check_labels(probe_sizes, generator)
+    if absorption_margin is not None and (labels is None or metric is None):
+        raise ValueError("absorption_margin= needs labels= and metric=, whose changes it bounds")
+    if absorption_margin is not None and not absorption_margin >= 0:
+        raise ValueError(f"absorption_margin needs a number of at least 0, got {absorption_margin}")
+
+
+def _check_labels(probe_sizes: Sequence[int], generator: torch.Generator | None) -> None:
+    if generator is None:
         raise ValueError("labels= needs generator=torch.Generator().manual_seed(...)")
-    if labels is not None and (not probe_sizes or min(probe_sizes) < 1):
+    if not probe_sizes or min(probe_sizes) < 1:
         raise ValueError(f"probe_sizes needs numbers of at least 1, got {list(probe_sizes)}")
 
 
-def _batches(
-    data: Any, model: nn.Module | None, site: SiteLike | None, batch_size: int, *, whole: bool
-) -> Iterator[Tensor | ModelBatch]:
-    if model is None or site is None:
-        return row_batches(data, site, batch_size)
-    return model_batches(model, data, site, batch_size, whole=whole)
-
-
-def _score_rows(coder: Coding, scores: CodeScores, rows: Tensor, batch_size: int) -> None:
-    for part in pieces(rows, batch_size):
-        f = coder.encode(part)
-        scores.update(part, f, coder.decode(f))
+def _sites(plan: Plan, site: SiteKey | None, model: nn.Module | None) -> tuple[SiteLike, ...]:
+    """Sites of the coder's parts, in its order; none for rows that come without a site."""
+    if site is None:
+        if model is not None and not plan.names:
+            raise ValueError("model= needs site=, the place whose activations are coded")
+        return plan.names
+    sites = site if isinstance(site, tuple) else (site,)
+    if len(sites) != plan.n_parts:
+        raise ValueError(
+            f"site needs {plan.n_parts} for this coder, in its order, got {len(sites)}: "
+            f"{[str(one) for one in sites]}"
+        )
+    return sites

@@ -22,6 +22,7 @@ from neuros_mechint.sae._stream import (
     start_rows,
     train_rows,
 )
+from neuros_mechint.sae._supervision import Supervision
 
 __all__ = ["MultiLayerSAETrainer", "TrainLog"]
 
@@ -37,8 +38,9 @@ def fit(
     generator: torch.Generator | None,
     checkpoint: str | os.PathLike[str] | None,
     checkpoint_every: int,
+    supervision: Supervision | None = None,
 ) -> TrainLog:
-    """Train a coder on rows; `SparseAutoencoder.fit` documents it."""
+    """Train a coder on rows; `SparseAutoencoder.fit` and `ConceptSAE.fit` document it."""
     if (steps is None) == (num_epochs is None) or (steps or num_epochs or 0) < 1:
         raise ValueError(
             f"fit needs either steps or num_epochs, at least 1, got steps={steps} and "
@@ -47,21 +49,22 @@ def fit(
     store = as_store(activations)
     rows = recipe.batch_size * steps if steps else len(store) * (num_epochs or 0)
     settings = {**_settings([coder], recipe), "steps": steps, "num_epochs": num_epochs}
+    settings |= supervision.settings() if supervision else {}
     file = Checkpoint(checkpoint, checkpoint_every, {**settings, "rows": len(store)})
     generator = generator or torch.Generator().manual_seed(0)
-    session = Session(coder, recipe, rows, new_seed(generator))
+    session = Session(coder, recipe, rows, new_seed(generator), supervision)
     position = Position(generator)
     saved = file.read()
     if saved is None:
-        start_rows(session, _sample(store, names, coder, generator))
+        start_rows(session, _sample(store, names, session, generator))
     else:
         session.restore(saved["session"])
         position.restore(saved["position"])
     with _training([coder]):
         while session.step != steps and position.epoch != num_epochs:
             for batch in position.batches(store, names, recipe.batch_size):
-                parts = parts_of(batch, names, coder.n_parts)
-                for part in parts:
+                parts = parts_of(batch, names, session.n_tensors)
+                for part in parts[: coder.n_parts]:
                     check_finite(part, f"batch {session.step}")
                 train_rows(session, parts)
                 if session.step == steps:
@@ -201,12 +204,12 @@ class MultiLayerSAETrainer:
 
 
 def _sample(
-    store: RowStore, names: Sequence[str] | None, coder: Coder, generator: torch.Generator
+    store: RowStore, names: Sequence[str] | None, session: Session, generator: torch.Generator
 ) -> list[Tensor]:
     """Rows from all over the data."""
     shuffle = len(store) > SAMPLE_ROWS
     first = next(store.batches(SAMPLE_ROWS, shuffle=shuffle, generator=generator, sites=names))
-    return parts_of(first, names, coder.n_parts)
+    return parts_of(first, names, session.n_tensors)
 
 
 def _settings(coders: Iterable[Coder], recipe: Recipe) -> dict[str, Any]:

@@ -8,11 +8,14 @@ from torch import Tensor
 
 from neuros_mechint.activations import SiteLike
 from neuros_mechint.sae._arguments import Activation
-from neuros_mechint.sae._boundary import checked_rows, decoded_from, features_of, strongest_of
+from neuros_mechint.sae._boundary import (
+    SAEOutput,
+    coded,
+    decoded_from,
+    features_of,
+    strongest_of,
+)
 from neuros_mechint.sae._coder import Coder
-from neuros_mechint.sae._losses import evaluate
-from neuros_mechint.sae._sparse import SparseCode
-from neuros_mechint.sae.coders import SAEOutput
 
 __all__ = ["Crosscoder", "CrosscoderOutput", "Transcoder"]
 
@@ -173,18 +176,7 @@ class Transcoder(Coder):
             >>> coder(torch.zeros(1, 3), torch.ones(1, 5)).terms["mse"].item()
             1.0
         """
-        rows = checked_rows(self, x, "x", self.in_widths)
-        targets = checked_rows(self, y, "y", self.out_widths)
-        if x.shape[:-1] != y.shape[:-1]:
-            raise ValueError(f"x {tuple(x.shape)} and y {tuple(y.shape)} need the same rows")
-        result = evaluate(self, self.scaled_input(rows), self.scaled_output(targets))
-        code = result.code.dense() if isinstance(result.code, SparseCode) else result.code
-        return SAEOutput(
-            self.raw_output(result.reconstruction).reshape(y.shape).to(y.dtype),
-            (code / self.feature_scale).reshape(*x.shape[:-1], -1),
-            result.loss,
-            result.terms,
-        )
+        return coded(self, x, y)
 
 
 class CrosscoderOutput(NamedTuple):
@@ -370,15 +362,9 @@ class Crosscoder(Coder):
             0.0
         """
         together = self._side_by_side(x)
-        rows = self.scaled_input(checked_rows(self, together, "x", self.in_widths))
-        result = evaluate(self, rows, rows)
-        code = result.code.dense() if isinstance(result.code, SparseCode) else result.code
-        lead = together.shape[:-1]
+        output = coded(self, together, together)
         return CrosscoderOutput(
-            self._apart(self.raw_output(result.reconstruction).reshape(together.shape)),
-            (code / self.feature_scale).reshape(*lead, -1),
-            result.loss,
-            result.terms,
+            self._apart(output.reconstruction), output.features, output.loss, output.terms
         )
 
     def _side_by_side(self, x: Mapping[str, Tensor]) -> Tensor:
