@@ -8,7 +8,19 @@ import pytest
 
 import neuros_neurofm
 
-PUBLIC = ["datasets", "evaluation", "losses", "models", "ops", "tokenizers", "training"]
+PUBLIC = [
+    "adapters",
+    "augmentation",
+    "datasets",
+    "datasets.sessions",
+    "estimator",
+    "evaluation",
+    "losses",
+    "models",
+    "ops",
+    "tokenizers",
+    "training",
+]
 
 
 @pytest.mark.parametrize("module", PUBLIC)

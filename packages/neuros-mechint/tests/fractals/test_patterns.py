@@ -250,7 +250,7 @@ def test_the_frame_holds_the_attractor_and_touches_it(numbers):
         (lambda: PATTERNS.generate_julia(8, 0j, 1.0, (math.nan, 0.0)), "center finite"),
         (lambda: PATTERNS.generate_mandelbrot(512, 1e13), "zoom in less"),
         (lambda: PATTERNS.generate_julia(8, complex("nan")), "c must be finite"),
-        (lambda: PATTERNS.generate_sierpinski(), "give either size or order, got size = None"),
+        (PATTERNS.generate_sierpinski, "give either size or order, got size = None"),
         (lambda: PATTERNS.generate_sierpinski(9, order=2), "give either size or order"),
         (lambda: PATTERNS.generate_sierpinski(order=0), "order must be at least 1, got 0"),
         (lambda: PATTERNS.generate_sierpinski(1), "size must be at least 2, got 1"),

@@ -25,9 +25,10 @@ _MAX_SOLVER_STEPS = 500
 def stationary_start(
     noise: Float[Tensor, "batch time"], H: float, kappa: float, generator: torch.Generator | None
 ) -> Float[Tensor, " batch"]:
-    r"""Draw $Y_0 = \sum_{j \ge 0} e^{-\kappa j} \xi_{-j}$ given the noise $\xi_1, \xi_2, \dots$ after it.
+    r"""Draw $Y_0 = \sum_{j \ge 0} e^{-\kappa j} \xi_{-j}$ given the noise after it.
 
-    Both are Gaussian: $Y_0$ is its regression on the noise that follows, plus an independent rest.
+    Both $Y_0$ and $\xi_1, \xi_2, \dots$ are Gaussian: $Y_0$ is its regression on what follows, plus
+    an independent rest.
 
     Args:
         noise: fractional noise of unit variance, time last.

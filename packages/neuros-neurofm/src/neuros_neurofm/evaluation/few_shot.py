@@ -1,0 +1,150 @@
+"""How much of a recording a model needs before it decodes it."""
+
+import copy
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import NamedTuple, cast
+
+import numpy as np
+import torch
+from numpy.random import Generator
+
+from neuros_neurofm.evaluation._arrays import Array
+from neuros_neurofm.evaluation._batches import shared_modalities
+from neuros_neurofm.evaluation._decode import fit_decoder
+from neuros_neurofm.evaluation._test_scores import check_continuous, retained, score_decoding
+from neuros_neurofm.evaluation.session import Blocks, Session
+from neuros_neurofm.models._options import Tokenizer
+from neuros_neurofm.models.multimodal_neurofmx import MultiModalNeuroFMX
+
+__all__ = ["FewShotCurve", "few_shot_curve"]
+
+
+class FewShotCurve(NamedTuple):
+    r"""Scores by the share of the training data.
+
+    Attributes:
+        fractions: Shares, ascending; the last is 1, (fraction,).
+        n_samples: Samples of training blocks behind each score, (fraction,).
+        scores: R2 on the test blocks, (fraction,).
+        low: Lower ends of the 95 % intervals, (fraction,).
+        high: Upper ends, (fraction,).
+        retention: Each score over that of all data, (fraction,); NaN with a reason.
+        reason: Why there is no retention, or None.
+    """
+
+    fractions: Array
+    n_samples: Array
+    scores: Array
+    low: Array
+    high: Array
+    retention: Array
+    reason: str | None
+
+
+def few_shot_curve(
+    model: MultiModalNeuroFMX,
+    data: Session,
+    fractions: Sequence[float] = (0.01, 0.05, 0.1, 0.25, 1.0),
+    *,
+    generator: Generator,
+    fit: Callable[[MultiModalNeuroFMX, Session], object] = fit_decoder,
+    n_bootstrap: int = 1000,
+) -> FewShotCurve:
+    r"""Finetune copies of a model on the beginning of a recording and score them on one test block.
+
+    The score of share f comes from a copy that has seen the first f of the training blocks and the
+    first f of the validation blocks, and nothing else of the session: an early stop reads labels,
+    too. Channels whose ids the model does not know get vectors inferred from the same training
+    samples. The test blocks are the same for all. Retention is $s(f) / s(1)$, refused where
+    $s(1) < 0.1$.
+
+    Compare with the curve of an untrained model of the same sizes: what pretraining gives is the
+    difference.
+
+    Args:
+        model: Pretrained on other sessions; it stays as it is.
+        data: The session, with continuous targets.
+        fractions: Shares of the training data in (0, 1]; 1 must be one of them.
+        generator: Draws the intervals.
+        fit: Trains a copy on the session it is given, in place, such as
+            `functools.partial(fit_decoder, steps=100)`, or a function that freezes parts first.
+        n_bootstrap: Resamples of the interval.
+
+    Returns:
+        The curve.
+
+    Raises:
+        ValueError: Shares out of range or without 1, labels or no targets, or no test block.
+
+    Examples:
+        >>> from functools import partial
+        >>> import numpy as np
+        >>> from neuros_neurofm.evaluation.session import contiguous_blocks
+        >>> model = MultiModalNeuroFMX(
+        ...     16, 1, 8, 8, modalities=("lfp",), behavior_dim=1, window=0.16,
+        ...     sampling_rates={"lfp": 50.0})
+        >>> x = np.random.default_rng(0).normal(size=(400, 2))
+        >>> session = Session({"lfp": x}, x[:, 0], 50.0, contiguous_blocks(400, gap=10))
+        >>> curve = few_shot_curve(
+        ...     model, session, (0.5, 1.0), generator=np.random.default_rng(0),
+        ...     fit=partial(fit_decoder, steps=2), n_bootstrap=20)
+        >>> curve.n_samples.tolist(), curve.reason is None
+        ([114.0, 228.0], False)
+    """
+    shares = sorted(set(fractions))
+    if 1.0 not in shares or not all(0 < share <= 1 for share in shares):
+        raise ValueError(f"fractions must lie in (0, 1] and hold 1, got {list(fractions)}")
+    check_continuous(data)
+    scores, n_samples = [], []
+    for share in shares:
+        session = _beginning(data, share)
+        learner = copy.deepcopy(model)
+        _add_unknown_units(learner, session)
+        fit(learner, session)
+        scores.append(score_decoding(learner, data, n_bootstrap=n_bootstrap, generator=generator))
+        n_samples.append(sum(block.stop - block.start for block in session.blocks.train))
+    ratios = [retained(score.estimate, scores[-1].estimate) for score in scores]
+    estimates, low, high = (np.array(column) for column in zip(*scores, strict=True))
+    return FewShotCurve(
+        np.array(shares),
+        np.array(n_samples, dtype=np.float64),
+        estimates,
+        low,
+        high,
+        np.array([ratio for ratio, _ in ratios]),
+        ratios[-1][1],
+    )
+
+
+def _beginning(session: Session, share: float) -> Session:
+    """The session without test blocks, and without targets after the beginning of each part."""
+    blocks = Blocks(_first(session.blocks.train, share), _first(session.blocks.validation, share))
+    targets = np.full_like(np.asarray(session.targets), np.nan)
+    for _, pieces in blocks:
+        for piece in pieces:
+            targets[piece] = np.asarray(session.targets)[piece]
+    return replace(session, blocks=blocks, targets=targets)
+
+
+def _first(blocks: Sequence[slice], share: float) -> tuple[slice, ...]:
+    left = math.ceil(share * sum(block.stop - block.start for block in blocks) - 1e-9)
+    kept = []
+    for block in sorted(blocks, key=lambda block: int(block.start)):
+        n = min(left, block.stop - block.start)
+        if n:
+            kept.append(slice(block.start, block.start + n))
+        left -= n
+    return tuple(kept)
+
+
+def _add_unknown_units(model: MultiModalNeuroFMX, session: Session) -> None:
+    for name in shared_modalities(model, session):
+        known = set(cast("Tokenizer", model.tokenizers[name]).units.ids)
+        ids = (session.units or {}).get(name, ())
+        new = [k for k, unit in enumerate(ids) if unit not in known]
+        if new:
+            seen = np.concatenate([part.inputs[name] for part in session.part("train")])
+            x = torch.as_tensor(seen[None][..., new], dtype=torch.float32)
+            model.add_units(name, [ids[k] for k in new], x.to(model.fusion.latent.device))
