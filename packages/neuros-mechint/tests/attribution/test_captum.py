@@ -11,35 +11,6 @@ from torch import nn
 from neuros_mechint.attribution import Attribution
 from neuros_mechint.interventions import cross_entropy
 
-
-def gen(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def normal(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(*shape, generator=gen(seed), dtype=torch.float64)
-
-
-def chain(activation: type[nn.Module], width: int = 12, depth: int = 3, seed: int = 0) -> nn.Module:
-    torch.manual_seed(seed)
-    layers: list[nn.Module] = []
-    for _ in range(depth):
-        layers += [nn.Linear(width, width), activation()]
-    net = nn.Sequential(*layers, nn.Linear(width, 3)).double()
-    for parameter in net.parameters():
-        parameter.data *= 2.0
-    return net.eval()
-
-
-class Function(nn.Module):
-    def __init__(self, function) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, *args, **kwargs):
-        return self.function(*args, **kwargs)
-
-
 # Those that give a linear model's own terms, with enough samples for the regression.
 EXACT = [
     "deeplift",
@@ -65,7 +36,9 @@ def explainer(net: nn.Module, method: str, **options) -> Attribution:
 @pytest.mark.parametrize("method", EXACT)
 @pytest.mark.parametrize("site", [None, "1"])
 @pytest.mark.parametrize("target", TARGETS, ids=["index", "tensor", "function"])
-def test_captums_methods_are_exact_on_a_linear_model_at_any_site(method, site, target) -> None:
+def test_captums_methods_are_exact_on_a_linear_model_at_any_site(
+    gen, normal, method, site, target
+) -> None:
     pytest.importorskip("captum")
     net, x, start = linear(), normal(3, 4), normal(1, 4, seed=1)
     steps = 40 if method == "kernel_shap" else 3
@@ -81,7 +54,7 @@ def test_captums_methods_are_exact_on_a_linear_model_at_any_site(method, site, t
 
 @pytest.mark.parametrize("site", [None, "1"])
 @pytest.mark.parametrize("target", TARGETS, ids=["index", "tensor", "function"])
-def test_lime_ranks_the_terms_of_a_linear_model(site: str | None, target) -> None:
+def test_lime_ranks_the_terms_of_a_linear_model(gen, normal, site: str | None, target) -> None:
     pytest.importorskip("captum")
     net, x, start = linear(), 3 * normal(3, 4), normal(1, 4, seed=1)
     lime = explainer(net, "lime", site=site, target=target)
@@ -95,7 +68,9 @@ def test_lime_ranks_the_terms_of_a_linear_model(site: str | None, target) -> Non
 
 @pytest.mark.parametrize("batch_size", [1, 7, 500])
 @pytest.mark.parametrize("method", ["lime", "kernel_shap", "occlusion"])
-def test_labels_that_a_target_holds_stay_with_their_rows(method: str, batch_size: int) -> None:
+def test_labels_that_a_target_holds_stay_with_their_rows(
+    gen, normal, chain, method: str, batch_size: int
+) -> None:
     pytest.importorskip("captum")
     net, x, labels = chain(nn.Tanh, width=4), normal(3, 4), torch.tensor([0, 2, 1])
 
@@ -113,7 +88,7 @@ def test_labels_that_a_target_holds_stay_with_their_rows(method: str, batch_size
     torch.testing.assert_close(together, -again, atol=1e-5, rtol=1e-5)
 
 
-def test_occlusion_covers_windows_of_neighbours() -> None:
+def test_occlusion_covers_windows_of_neighbours(Function) -> None:
     pytest.importorskip("captum")
     weights = torch.tensor([1.0, 10.0, 100.0, 1000.0], dtype=torch.float64)
     model = Function(lambda x: x @ weights)
@@ -123,7 +98,7 @@ def test_occlusion_covers_windows_of_neighbours() -> None:
     torch.testing.assert_close(found.values, expected)
 
 
-def test_a_permutation_takes_values_of_other_rows() -> None:
+def test_a_permutation_takes_values_of_other_rows(gen, normal, Function) -> None:
     pytest.importorskip("captum")
     weights = torch.tensor([1.0, -2.0, 3.0], dtype=torch.float64)
     model = Function(lambda x: x @ weights)
@@ -134,7 +109,7 @@ def test_a_permutation_takes_values_of_other_rows() -> None:
     assert (taken - x).abs().max() > 0.1
 
 
-def test_kernel_shap_and_orders_agree_on_an_interaction() -> None:
+def test_kernel_shap_and_orders_agree_on_an_interaction(gen, Function) -> None:
     pytest.importorskip("captum")
     model = Function(lambda x: x[:, 0] * x[:, 1] + x[:, 2])
     x = torch.tensor([[2.0, 3.0, 5.0]], dtype=torch.float64)
@@ -146,7 +121,7 @@ def test_kernel_shap_and_orders_agree_on_an_interaction() -> None:
         torch.testing.assert_close(values, expected, atol=0.75, rtol=0.0)
 
 
-def test_deeplift_is_complete_where_gradients_are_not() -> None:
+def test_deeplift_is_complete_where_gradients_are_not(normal, chain) -> None:
     pytest.importorskip("captum")
     net, x = chain(nn.ReLU), normal(3, 12)
     assert Attribution(net, "gradient_x_input", target=0).attribute(x).delta.abs().max() > 1e-3
@@ -154,7 +129,7 @@ def test_deeplift_is_complete_where_gradients_are_not() -> None:
     assert deep.delta.abs().max() < 1e-10
 
 
-def test_samples_come_from_the_generator_alone() -> None:
+def test_samples_come_from_the_generator_alone(gen, normal, chain) -> None:
     pytest.importorskip("captum")
     explainer, x = Attribution(chain(nn.Tanh), "gradient_shap", target=0), normal(2, 12)
     torch_state, numpy_state = torch.get_rng_state(), check_random_state(None).get_state()[1]
@@ -180,7 +155,7 @@ METHODS = [*EXACT, "lime", "feature_permutation"]
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_captums_methods_need_a_value_per_row(method: str) -> None:
+def test_captums_methods_need_a_value_per_row(gen, normal, chain, method: str) -> None:
     pytest.importorskip("captum")
     net, x = chain(nn.Tanh, width=4), normal(2, 4)
     one = explainer(net, method, target=lambda y: y.sum())
@@ -192,7 +167,9 @@ def test_captums_methods_need_a_value_per_row(method: str) -> None:
     "method",
     ["gradient_shap", "feature_permutation", "lime", "kernel_shap", "shapley_value_sampling"],
 )
-def test_methods_that_draw_need_a_generator_and_use_it_alone(method: str) -> None:
+def test_methods_that_draw_need_a_generator_and_use_it_alone(
+    gen, normal, chain, method: str
+) -> None:
     pytest.importorskip("captum")
     one, x = Attribution(chain(nn.Tanh), method, target=0), normal(6, 12)
     before = torch.get_rng_state()
@@ -204,7 +181,7 @@ def test_methods_that_draw_need_a_generator_and_use_it_alone(method: str) -> Non
         one.attribute(x)
 
 
-def test_settings_that_captum_cannot_take_are_refused() -> None:
+def test_settings_that_captum_cannot_take_are_refused(gen, normal, chain) -> None:
     pytest.importorskip("captum")
     net, x = chain(nn.Tanh), normal(2, 12)
     with pytest.raises(ValueError, match="steps needs at least 1, got 0"):

@@ -8,40 +8,7 @@ from neuros_mechint.attribution import Attribution
 from neuros_mechint.interventions import cross_entropy
 
 
-def gen(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def normal(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(*shape, generator=gen(seed), dtype=torch.float64)
-
-
-def chain(activation: type[nn.Module], width: int = 12, depth: int = 3, seed: int = 0) -> nn.Module:
-    torch.manual_seed(seed)
-    layers: list[nn.Module] = []
-    for _ in range(depth):
-        layers += [nn.Linear(width, width), activation()]
-    net = nn.Sequential(*layers, nn.Linear(width, 3)).double()
-    for parameter in net.parameters():
-        parameter.data *= 2.0
-    return net.eval()
-
-
-class Function(nn.Module):
-    def __init__(self, function) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, *args, **kwargs):
-        return self.function(*args, **kwargs)
-
-
-def rise(model: nn.Module, x: torch.Tensor, start: torch.Tensor, target: int) -> torch.Tensor:
-    with torch.no_grad():
-        return (model(x) - model(start))[:, target]
-
-
-def test_every_way_to_name_a_target_gives_the_same() -> None:
+def test_every_way_to_name_a_target_gives_the_same(normal, chain, Function) -> None:
     net, x = chain(nn.Tanh), normal(3, 12)
     rows = torch.tensor([2, 2, 2])
     expected = Attribution(net, target=2).attribute(x, steps=16).values
@@ -61,7 +28,7 @@ def test_every_way_to_name_a_target_gives_the_same() -> None:
         torch.testing.assert_close(values, expected, atol=1e-13, rtol=0.0)
 
 
-def test_a_tensor_of_targets_names_one_per_row() -> None:
+def test_a_tensor_of_targets_names_one_per_row(normal, chain) -> None:
     net, x = chain(nn.Tanh), normal(3, 12)
     both = Attribution(net, target=torch.tensor([0, 2, 1])).attribute(x).values
     for row, target in enumerate([0, 2, 1]):
@@ -70,7 +37,7 @@ def test_a_tensor_of_targets_names_one_per_row() -> None:
 
 
 @pytest.mark.parametrize("tol", [None, 1e-3])
-def test_a_target_function_may_hold_a_label_per_row(tol: float | None) -> None:
+def test_a_target_function_may_hold_a_label_per_row(normal, chain, tol: float | None) -> None:
     net, x = chain(nn.ReLU), normal(3, 12)
     labels = torch.tensor([0, 2, 1])
     result = Attribution(net, target=cross_entropy(labels)).attribute(x, tol=tol)
@@ -84,7 +51,7 @@ def test_a_target_function_may_hold_a_label_per_row(tol: float | None) -> None:
 
 
 @pytest.mark.parametrize("tol", [None, 1e-8])
-def test_a_target_of_all_rows_has_one_gap(tol: float | None) -> None:
+def test_a_target_of_all_rows_has_one_gap(normal, chain, tol: float | None) -> None:
     net, x = chain(nn.ReLU), normal(3, 12)
     result = Attribution(net, target=lambda y: y[:, 0].sum()).attribute(x, tol=tol, steps=200)
     single = Attribution(net, target=0).attribute(x, tol=tol, steps=200)
@@ -96,7 +63,7 @@ def test_a_target_of_all_rows_has_one_gap(tol: float | None) -> None:
 
 
 @pytest.mark.parametrize("batch_size", [1, 5, 64, 10_000])
-def test_the_batch_size_changes_nothing(batch_size: int) -> None:
+def test_the_batch_size_changes_nothing(normal, chain, batch_size: int) -> None:
     net, x = chain(nn.ReLU, depth=2), normal(3, 12)
     expected = Attribution(net, target=0).attribute(x, tol=1e-3, steps=8)
     found = Attribution(net, target=0).attribute(x, tol=1e-3, steps=8, batch_size=batch_size)
@@ -105,7 +72,7 @@ def test_the_batch_size_changes_nothing(batch_size: int) -> None:
     assert found.steps == expected.steps
 
 
-def test_baselines_may_be_numbers_rows_or_whole_inputs() -> None:
+def test_baselines_may_be_numbers_rows_or_whole_inputs(normal, chain) -> None:
     net, x = chain(nn.Tanh), normal(3, 12)
     whole = torch.full_like(x, 0.5)
     expected = Attribution(net, target=0).attribute(x, whole).values
@@ -114,7 +81,7 @@ def test_baselines_may_be_numbers_rows_or_whole_inputs() -> None:
         assert torch.equal(values, expected)
 
 
-def test_inputs_in_containers_come_back_in_containers() -> None:
+def test_inputs_in_containers_come_back_in_containers(normal, chain, Function, rise) -> None:
     net = chain(nn.Tanh, width=4)
 
     def forward(a, mask, *, b=None):
@@ -151,16 +118,16 @@ def test_inputs_in_containers_come_back_in_containers() -> None:
         ({"target": 0}, {"tol": 0.0}, "tol needs a positive number"),
         ({"target": 0}, {"batch_size": 0}, "batch_size needs at least 1 row, got 0"),
         ({"target": 0}, {"baseline": torch.zeros(2, 12)}, r"convert it with .to\(torch.float64\)"),
-        ({"target": 0}, {"baseline": normal(2, 5)}, r"baseline of shape \(2, 5\) does not fit x"),
-        ({"target": 0}, {"baseline": (normal(2, 12),)}, "baseline needs the form of x, a Tensor"),
+        ({"target": 0}, {"baseline": torch.ones(2, 5).double()}, r"baseline of shape \(2, 5\)"),
+        ({"target": 0}, {"baseline": (torch.zeros(2, 12),)}, "baseline needs the form of x, a T"),
     ],
 )  # fmt: skip
-def test_settings_that_do_not_fit_are_refused(options, call, message: str) -> None:
+def test_settings_that_do_not_fit_are_refused(normal, chain, options, call, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Attribution(chain(nn.Tanh), **options).attribute(normal(2, 12), **call)
 
 
-def test_methods_and_metrics_of_the_wrong_kind_are_refused() -> None:
+def test_methods_and_metrics_of_the_wrong_kind_are_refused(normal, chain) -> None:
     # With type checks at run time, those come first.
     wrong = r"method needs one of .*, got 'saliency'|Type-check"
     with pytest.raises((ValueError, TypeError), match=wrong):
@@ -202,7 +169,7 @@ class Growing(nn.Module):
         return (x * self.bias(torch.ones(x.shape[-1], dtype=x.dtype))).sum(1)
 
 
-def test_sites_that_differ_between_the_runs_or_lack_the_batch_are_refused() -> None:
+def test_sites_that_differ_between_the_runs_or_lack_the_batch_are_refused(Function) -> None:
     model, big, small = Growing(), torch.full((2, 3), 2.0), torch.full((2, 3), 0.5)
     with pytest.raises(ValueError, match=r"shapes .* for x and .* for the baseline"):
         Attribution(model, site="layer").attribute(big, small)

@@ -14,44 +14,13 @@ REPRODUCIBLE = settings(max_examples=10, derandomize=True, deadline=None)
 SMOOTH = {"tanh": nn.Tanh, "gelu": nn.GELU, "softplus": nn.Softplus}
 
 
-def gen(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def normal(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(*shape, generator=gen(seed), dtype=torch.float64)
-
-
-def chain(activation: type[nn.Module], width: int = 12, depth: int = 3, seed: int = 0) -> nn.Module:
-    torch.manual_seed(seed)
-    layers: list[nn.Module] = []
-    for _ in range(depth):
-        layers += [nn.Linear(width, width), activation()]
-    net = nn.Sequential(*layers, nn.Linear(width, 3)).double()
-    for parameter in net.parameters():
-        parameter.data *= 2.0
-    return net.eval()
-
-
-class Function(nn.Module):
-    def __init__(self, function) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, *args, **kwargs):
-        return self.function(*args, **kwargs)
-
-
-def rise(model: nn.Module, x: torch.Tensor, start: torch.Tensor, target: int) -> torch.Tensor:
-    with torch.no_grad():
-        return (model(x) - model(start))[:, target]
-
-
 # Completeness ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", SMOOTH)
-def test_attributions_of_a_smooth_model_add_up_to_the_change_of_the_output(name: str) -> None:
+def test_attributions_of_a_smooth_model_add_up_to_the_change_of_the_output(
+    normal, chain, rise, name: str
+) -> None:
     net, x, start = chain(SMOOTH[name]), normal(4, 12), normal(4, 12, seed=1)
     result = Attribution(net, target=1).attribute(x, start, steps=64)
     assert result.values.shape == x.shape
@@ -62,7 +31,7 @@ def test_attributions_of_a_smooth_model_add_up_to_the_change_of_the_output(name:
     assert result.delta.abs().max() <= 1e-10
 
 
-def test_few_nodes_leave_the_gap_that_delta_reports() -> None:
+def test_few_nodes_leave_the_gap_that_delta_reports(normal, chain, rise) -> None:
     net, x = chain(nn.Tanh), 4 * normal(2, 12)
     result = Attribution(net, target=0).attribute(x, steps=3)
     found = result.values.sum(1) - rise(net, x, torch.zeros_like(x), 0)
@@ -71,7 +40,9 @@ def test_few_nodes_leave_the_gap_that_delta_reports() -> None:
 
 
 @pytest.mark.parametrize("tol", [1e-6, 1e-10])
-def test_a_model_with_kinks_reaches_the_tolerance_where_fixed_nodes_do_not(tol: float) -> None:
+def test_a_model_with_kinks_reaches_the_tolerance_where_fixed_nodes_do_not(
+    normal, chain, rise, tol: float
+) -> None:
     net, x = chain(nn.ReLU, width=24, depth=4), 3 * normal(3, 24)
     fixed = Attribution(net, target=2).attribute(x, steps=50)
     refined = Attribution(net, target=2).attribute(x, tol=tol)
@@ -82,7 +53,7 @@ def test_a_model_with_kinks_reaches_the_tolerance_where_fixed_nodes_do_not(tol: 
     assert fixed.steps < refined.steps < 5000
 
 
-def test_refined_attributions_are_those_of_very_many_nodes() -> None:
+def test_refined_attributions_are_those_of_very_many_nodes(normal, chain) -> None:
     net, x = chain(nn.ReLU, depth=2), normal(2, 12)
     refined = Attribution(net, target=0).attribute(x, tol=1e-9).values
     # The error of n nodes at a kink falls as 1 / n.
@@ -91,7 +62,7 @@ def test_refined_attributions_are_those_of_very_many_nodes() -> None:
     assert (refined - many).abs().max() > 1e-9
 
 
-def test_a_kink_is_found_where_it_is() -> None:
+def test_a_kink_is_found_where_it_is(Function) -> None:
     # F = relu(x1 - 0.3 s) on the line t (1, s): slope 0 until t (1 - 0.3 * ...) crosses zero.
     model = Function(lambda x: torch.relu(x[:, 0] + x[:, 1] - 0.3))
     x = torch.tensor([[1.0, 0.5], [0.1, 0.1]], dtype=torch.float64)
@@ -101,7 +72,7 @@ def test_a_kink_is_found_where_it_is() -> None:
     torch.testing.assert_close(result.values, expected, atol=1e-12, rtol=0.0)
 
 
-def test_rows_that_are_accurate_keep_their_first_attributions() -> None:
+def test_rows_that_are_accurate_keep_their_first_attributions(Function) -> None:
     model = Function(lambda x: torch.relu(x[:, 0] - 0.3) + x[:, 1] ** 2)
     x = torch.tensor([[0.2, 1.0], [1.0, 1.0]], dtype=torch.float64)
     result = Attribution(model).attribute(x, tol=1e-9)
@@ -109,12 +80,12 @@ def test_rows_that_are_accurate_keep_their_first_attributions() -> None:
     torch.testing.assert_close(result.values, expected, atol=1e-9, rtol=0.0)
 
 
-def test_a_tolerance_that_a_smooth_model_meets_early_costs_few_points() -> None:
+def test_a_tolerance_that_a_smooth_model_meets_early_costs_few_points(normal, chain) -> None:
     result = Attribution(chain(nn.Tanh), target=0).attribute(0.1 * normal(2, 12), tol=1e-6)
     assert result.steps == 8
 
 
-def test_running_out_of_points_is_a_warning_with_the_gap() -> None:
+def test_running_out_of_points_is_a_warning_with_the_gap(normal, chain) -> None:
     net, x = chain(nn.ReLU, width=24, depth=4), 3 * normal(1, 24)
     with pytest.warns(RuntimeWarning, match=r"the gap of \S+ is above tol=1e-12 after \d+ points"):
         result = Attribution(net, target=2).attribute(x, tol=1e-12, steps=16, max_steps=150)
@@ -122,7 +93,7 @@ def test_running_out_of_points_is_a_warning_with_the_gap() -> None:
     assert result.steps < 150
 
 
-def test_single_precision_ends_at_its_rounding() -> None:
+def test_single_precision_ends_at_its_rounding(normal, chain) -> None:
     net, x = chain(nn.ReLU).float(), normal(2, 12).float()
     result = Attribution(net, target=0).attribute(x, tol=1e-4)
     assert result.values.dtype == torch.float32
@@ -131,7 +102,7 @@ def test_single_precision_ends_at_its_rounding() -> None:
 
 @REPRODUCIBLE
 @given(degree=st.integers(1, 9), seed=st.integers(0, 1000))
-def test_polynomials_are_integrated_exactly(degree: int, seed: int) -> None:
+def test_polynomials_are_integrated_exactly(normal, Function, degree: int, seed: int) -> None:
     c, x = normal(degree, 2, seed=seed), normal(3, 2, seed=seed + 1)
     powers = torch.arange(1, degree + 1, dtype=torch.float64)[:, None]
     model = Function(lambda x: (c * x[:, None] ** powers).sum((1, 2)))
@@ -147,7 +118,9 @@ def test_polynomials_are_integrated_exactly(degree: int, seed: int) -> None:
 
 @pytest.mark.parametrize("method", ["integrated_gradients", "gradient_x_input"])
 @pytest.mark.parametrize("tol", [None, 1e-9])
-def test_an_input_that_is_not_read_gets_exactly_zero(method: str, tol: float | None) -> None:
+def test_an_input_that_is_not_read_gets_exactly_zero(
+    normal, chain, Function, method: str, tol: float | None
+) -> None:
     inner = chain(nn.ReLU, width=6)
     model = Function(lambda x: inner(x[:, :6]))
     x = normal(3, 9)
@@ -157,14 +130,14 @@ def test_an_input_that_is_not_read_gets_exactly_zero(method: str, tol: float | N
     assert values[:, :6].abs().min() > 0
 
 
-def test_a_model_that_ignores_its_input_attributes_nothing() -> None:
+def test_a_model_that_ignores_its_input_attributes_nothing(normal, Function) -> None:
     model = Function(lambda x: torch.ones(len(x), dtype=x.dtype))
     result = Attribution(model).attribute(normal(2, 3))
     assert torch.equal(result.values, torch.zeros(2, 3, dtype=torch.float64))
     assert torch.equal(result.delta, torch.zeros(2, dtype=torch.float64))
 
 
-def test_two_implementations_of_one_function_agree() -> None:
+def test_two_implementations_of_one_function_agree(normal, Function) -> None:
     first, second = nn.Linear(5, 7).double(), nn.Linear(7, 4).double()
     merged = nn.Linear(5, 4).double()
     merged.weight.data = second.weight.data @ first.weight.data
@@ -179,14 +152,14 @@ def test_two_implementations_of_one_function_agree() -> None:
 
 @REPRODUCIBLE
 @given(a=st.floats(-3, 3), b=st.floats(-3, 3))
-def test_attributions_are_linear_in_the_model(a: float, b: float) -> None:
+def test_attributions_are_linear_in_the_model(normal, chain, Function, a: float, b: float) -> None:
     one, two, x = chain(nn.Tanh), chain(nn.GELU, seed=1), normal(2, 12)
     both = Function(lambda x: a * one(x) + b * two(x))
     parts = [Attribution(m, target=1).attribute(x, steps=16).values for m in (one, two, both)]
     torch.testing.assert_close(parts[2], a * parts[0] + b * parts[1], atol=1e-12, rtol=1e-12)
 
 
-def test_inputs_that_play_the_same_part_get_the_same() -> None:
+def test_inputs_that_play_the_same_part_get_the_same(Function) -> None:
     model = Function(lambda x: torch.tanh(x[:, 0] * x[:, 1] + x[:, 0] + x[:, 1]) * x[:, 2])
     x = torch.tensor([[0.7, 0.7, 2.0]], dtype=torch.float64)
     values = Attribution(model).attribute(x).values[0]
@@ -194,7 +167,7 @@ def test_inputs_that_play_the_same_part_get_the_same() -> None:
     assert values[0] != pytest.approx(values[2].item(), abs=1e-3)
 
 
-def test_gradient_x_input_is_the_gradient_times_the_input() -> None:
+def test_gradient_x_input_is_the_gradient_times_the_input(normal, chain) -> None:
     net, x = chain(nn.Tanh), normal(3, 12)
     leaf = x.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(net(leaf)[:, 0].sum(), leaf)
@@ -206,7 +179,7 @@ def test_gradient_x_input_is_the_gradient_times_the_input() -> None:
     torch.testing.assert_close(shifted, gradient * (x - other))
 
 
-def test_gradient_x_input_at_a_site_starts_from_zero_there() -> None:
+def test_gradient_x_input_at_a_site_starts_from_zero_there(normal, chain) -> None:
     net, x = chain(nn.Tanh), normal(3, 12)
     with torch.no_grad():
         hidden = net[:2](x)
@@ -240,7 +213,9 @@ class Careless(nn.Module):
 
 
 @pytest.mark.parametrize("site", [None, "first", "relu:in"])
-def test_models_that_work_in_place_are_attributed_and_left_as_they_were(site) -> None:
+def test_models_that_work_in_place_are_attributed_and_left_as_they_were(
+    normal, Function, site
+) -> None:
     model = Careless().double().eval()
     for parameter in model.parameters():
         parameter.grad = torch.ones_like(parameter)

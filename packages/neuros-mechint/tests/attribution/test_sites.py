@@ -8,31 +8,9 @@ from neuros_mechint.activations import Site
 from neuros_mechint.attribution import Attribution
 
 
-def gen(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def normal(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(*shape, generator=gen(seed), dtype=torch.float64)
-
-
-def chain(activation: type[nn.Module], width: int = 12, depth: int = 3, seed: int = 0) -> nn.Module:
-    torch.manual_seed(seed)
-    layers: list[nn.Module] = []
-    for _ in range(depth):
-        layers += [nn.Linear(width, width), activation()]
-    net = nn.Sequential(*layers, nn.Linear(width, 3)).double()
-    for parameter in net.parameters():
-        parameter.data *= 2.0
-    return net.eval()
-
-
-def rise(model: nn.Module, x: torch.Tensor, start: torch.Tensor, target: int) -> torch.Tensor:
-    with torch.no_grad():
-        return (model(x) - model(start))[:, target]
-
-
-def test_at_a_cut_a_site_gets_what_the_rest_of_the_model_gives_its_input() -> None:
+def test_at_a_cut_a_site_gets_what_the_rest_of_the_model_gives_its_input(
+    normal, chain, rise
+) -> None:
     net, x = chain(nn.Tanh), normal(3, 12)
     start = normal(1, 12, seed=1)
     result = Attribution(net, site="2:in", target=1).attribute(x, start)
@@ -46,7 +24,7 @@ def test_at_a_cut_a_site_gets_what_the_rest_of_the_model_gives_its_input() -> No
         assert torch.equal(same, result.values)
 
 
-def test_a_site_with_an_index_moves_that_part_only() -> None:
+def test_a_site_with_an_index_moves_that_part_only(normal, chain) -> None:
     net, x = chain(nn.Tanh), normal(3, 12)
     whole = Attribution(net, site="1", target=0).attribute(x)
     part = Attribution(net, site="1[:, 2:5]", target=0).attribute(x)
@@ -82,7 +60,7 @@ class Recurrent(nn.Module):
 
 
 @pytest.mark.parametrize("site", ["lstm", "lstm:out.0", "lstm:in", "read", "cell@4"])
-def test_sites_in_tuples_with_time_first_and_keyword_inputs_are_complete(site: str) -> None:
+def test_sites_in_tuples_with_time_first_and_keyword_inputs_are_complete(normal, site: str) -> None:
     model = Recurrent().double().eval()
     x, start = ({"series": normal(3, 5, 2, seed=k)} for k in (0, 1))
     result = Attribution(model, site=site, target=1).attribute(x, start)
@@ -95,7 +73,7 @@ def test_sites_in_tuples_with_time_first_and_keyword_inputs_are_complete(site: s
     assert result.delta.abs().max() < 1e-10
 
 
-def test_all_calls_of_a_site_move_together() -> None:
+def test_all_calls_of_a_site_move_together(normal) -> None:
     model = Recurrent().double().eval()
     x = {"series": normal(3, 5, 2)}
     result = Attribution(model, site="cell", target=0).attribute(x)
@@ -107,7 +85,7 @@ def test_all_calls_of_a_site_move_together() -> None:
     torch.testing.assert_close(total, change, atol=1e-10, rtol=0.0)
 
 
-def test_tokens_are_attributed_at_their_embedding() -> None:
+def test_tokens_are_attributed_at_their_embedding(rise) -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Embedding(9, 4), nn.Flatten(), nn.Linear(12, 5), nn.Tanh()).double()
     x, padding = torch.tensor([[1, 2, 3], [4, 5, 6]]), torch.zeros(1, 3, dtype=torch.long)

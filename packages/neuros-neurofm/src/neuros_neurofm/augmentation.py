@@ -13,6 +13,7 @@ from jaxtyping import Bool, Num
 from torch import Generator, Tensor
 
 from neuros_core import Modality
+from neuros_neurofm.losses._entries import read_entries, spared, uniform
 
 __all__ = ["AmplitudeScale", "Chain", "ChannelNoise", "TimeJitter", "TimeMask", "UnitDropout"]
 
@@ -101,7 +102,7 @@ class UnitDropout:
         Raises:
             ValueError: The batch has no modality.
         """
-        values, valid = _read(batch)
+        values, valid = read_entries(batch)
         masks = {m: valid[m] & ~self._dropped(valid[m], generator) for m in values}
         return {**batch, "masks": masks}
 
@@ -109,11 +110,8 @@ class UnitDropout:
         self, valid: Bool[Tensor, "batch time channel"], generator: Generator
     ) -> Bool[Tensor, "batch 1 channel"]:
         there = valid.any(dim=1)
-        dropped = _uniform(tuple(there.shape), generator, valid) < self.probability
-        order = _uniform(tuple(there.shape), generator, valid).masked_fill(~there, -1.0)
-        lost = ~(there & ~dropped).any(dim=1, keepdim=True)
-        spared = torch.nn.functional.one_hot(order.argmax(dim=1), there.shape[1]).bool()
-        return (dropped & ~(lost & spared))[:, None, :]
+        dropped = uniform(tuple(there.shape), generator, valid) < self.probability
+        return spared(there, dropped, generator)[:, None, :]
 
 
 class TimeMask:
@@ -159,7 +157,7 @@ class TimeMask:
         Raises:
             ValueError: The batch has no modality.
         """
-        values, valid = _read(batch)
+        values, valid = read_entries(batch)
         masks = {m: valid[m] & ~self._hidden(valid[m], generator) for m in values}
         return {**batch, "masks": masks}
 
@@ -170,7 +168,7 @@ class TimeMask:
         # A sample is seen where none of the `span` places at which a stretch over it could begin
         # was drawn.
         begin = 1 - (1 - self.probability) ** (1 / self.span)
-        drawn = _uniform((n_rows, n_times + self.span - 1), generator, valid) < begin
+        drawn = uniform((n_rows, n_times + self.span - 1), generator, valid) < begin
         hidden: Tensor = drawn.unfold(1, self.span, 1).any(dim=-1)
         return hidden[:, :, None]
 
@@ -220,7 +218,7 @@ class TimeJitter:
             raise ValueError(
                 f"TimeJitter delays by whole samples; {sorted(batch['times'])} have irregular times"
             )
-        values, valid = _read(batch)
+        values, valid = read_entries(batch)
         changed, masks = {}, {}
         for m, x in values.items():
             n_rows, n_times, _ = x.shape
@@ -273,7 +271,7 @@ class AmplitudeScale:
         Raises:
             ValueError: The batch has no modality.
         """
-        values, _ = _read(batch)
+        values, _ = read_entries(batch)
         return {**batch, **{m: self._scaled(m, x, generator) for m, x in values.items()}}
 
     def _scaled(
@@ -322,7 +320,7 @@ class ChannelNoise:
         Raises:
             ValueError: The batch has no modality.
         """
-        values, _ = _read(batch)
+        values, _ = read_entries(batch)
         noisy = {
             m: x + (self.deviation * _normal(tuple(x.shape), generator, x)).to(x.dtype)
             for m, x in values.items()
@@ -341,26 +339,6 @@ def _check_deviation(deviation: float) -> float:
     if not 0 <= deviation < float("inf"):
         raise ValueError(f"deviation must be finite and >= 0, got {deviation}")
     return deviation
-
-
-def _read(batch: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Values and valid entries of the modalities."""
-    values = {str(m): batch[m] for m in Modality if m in batch}
-    if not values:
-        raise ValueError(
-            f"the batch has no modality, only {sorted(batch)}; "
-            f"it needs at least one of {', '.join(Modality)}"
-        )
-    masks = batch.get("masks") or {}
-    valid = {}
-    for m, x in values.items():
-        every = torch.ones(x.shape, dtype=torch.bool, device=x.device)
-        valid[m] = every if masks.get(m) is None else masks[m] & every
-    return values, valid
-
-
-def _uniform(shape: tuple[int, ...], generator: Generator, like: Tensor) -> Tensor:
-    return torch.rand(shape, generator=generator, device=generator.device).to(like.device)
 
 
 def _normal(shape: tuple[int, ...], generator: Generator, like: Tensor) -> Tensor:

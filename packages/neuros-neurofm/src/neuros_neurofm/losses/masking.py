@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool
 from torch import Generator, Tensor
 
-from neuros_core import Modality
+from neuros_neurofm.losses._entries import read_entries, spared, uniform
 
 __all__ = ["NeuralMasker"]
 
@@ -76,8 +76,7 @@ class NeuralMasker:
         Raises:
             ValueError: The batch has no modality, or a modality does not have three axes.
         """
-        targets = {str(m): batch[m] for m in Modality if m in batch}
-        valid = _valid_entries(batch, targets)
+        targets, valid = read_entries(batch)
         hidden = self._hidden(valid, generator)
         masked = {m: hidden[m] & valid[m] for m in targets}
         return {
@@ -107,33 +106,10 @@ class NeuralMasker:
                 return _hide_end(valid, self.ratio)
 
 
-def _valid_entries(batch: Mapping[str, Any], values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    if not values:
-        raise ValueError(
-            f"the batch has no modality, only {sorted(batch)}; "
-            f"it needs at least one of {', '.join(Modality)}"
-        )
-    masks = batch.get("masks") or {}
-    valid = {}
-    for modality, x in values.items():
-        if x.ndim != 3:
-            raise ValueError(
-                f"batch[{modality!r}] must be (batch, time, channel), got shape {tuple(x.shape)}"
-            )
-        mask = masks.get(modality)
-        every = torch.ones(x.shape, dtype=torch.bool, device=x.device)
-        valid[modality] = every if mask is None else mask & every
-    return valid
-
-
-def _uniform(shape: tuple[int, ...], generator: Generator, like: Tensor) -> Tensor:
-    return torch.rand(shape, generator=generator, device=generator.device).to(like.device)
-
-
 def _hide_entries(
     valid: Bool[Tensor, "batch time channel"], ratio: float, generator: Generator
 ) -> Bool[Tensor, "batch time channel"]:
-    return _uniform(tuple(valid.shape), generator, valid) < ratio
+    return uniform(tuple(valid.shape), generator, valid) < ratio
 
 
 def _hide_blocks(
@@ -144,7 +120,7 @@ def _hide_blocks(
     phase = torch.randint(span, (n_rows, 1), generator=generator, device=generator.device)
     times = torch.arange(n_times, device=valid.device)
     block = (times + phase.to(valid.device)).div(span, rounding_mode="floor")
-    drawn = _uniform((n_rows, n_times // span + 2), generator, valid) < ratio
+    drawn = uniform((n_rows, n_times // span + 2), generator, valid) < ratio
     return drawn.gather(1, block)[:, :, None].expand_as(valid)
 
 
@@ -152,7 +128,7 @@ def _hide_channels(
     valid: Bool[Tensor, "batch time channel"], ratio: float, generator: Generator
 ) -> Bool[Tensor, "batch time channel"]:
     n_rows, _, n_channels = valid.shape
-    return (_uniform((n_rows, 1, n_channels), generator, valid) < ratio).expand_as(valid)
+    return (uniform((n_rows, 1, n_channels), generator, valid) < ratio).expand_as(valid)
 
 
 def _hold_out_channels(
@@ -161,7 +137,7 @@ def _hold_out_channels(
     n_channels = valid.shape[-1]
     # One channel stays visible: nothing can be smoothed from nothing.
     n_hidden = max(min(round(ratio * n_channels), n_channels - 1), 0)
-    rank = _uniform((n_channels,), generator, valid).argsort().argsort()
+    rank = uniform((n_channels,), generator, valid).argsort().argsort()
     return (rank < n_hidden).expand_as(valid)
 
 
@@ -179,13 +155,8 @@ def _hide_modalities(
     valid: Mapping[str, Bool[Tensor, "batch _ _"]], ratio: float, generator: Generator
 ) -> dict[str, Tensor]:
     present = torch.stack([mask.any(dim=2).any(dim=1) for mask in valid.values()], dim=1)
-    hidden = present & (_uniform(tuple(present.shape), generator, present) < ratio)
-    # A row that lost everything gets one of its modalities back, each equally likely.
-    order = _uniform(tuple(present.shape), generator, present).masked_fill(~present, -1.0)
-    lost = ~(present & ~hidden).any(dim=1, keepdim=True)
-    spared = torch.nn.functional.one_hot(order.argmax(dim=1), present.shape[1]).bool()
-    hidden = hidden & ~(lost & spared)
-    columns = hidden.unbind(dim=1)
+    hidden = present & (uniform(tuple(present.shape), generator, present) < ratio)
+    columns = spared(present, hidden, generator).unbind(dim=1)
     return {
         m: column[:, None, None].expand_as(mask)
         for (m, mask), column in zip(valid.items(), columns, strict=True)
