@@ -231,18 +231,21 @@ class MultifractalSpectrum:
             >>> result.h.shape, result.width.shape
             (torch.Size([3, 21]), torch.Size([3]))
         """
-        signals, sizes, moments = self._moments(x, dim)
-        parts = spectrum_of(moments, self.q, self._line(sizes, signals.length))
-        tau, alpha, h, width = (_masked(part, moments.usable) for part in parts)
+        signals, sizes = self._read(x, dim)
+        line = self._line(sizes, signals.length)
+        # Fitted block by block: the moments of all scales are a hundred times their spectrum.
+        *parts, usable, dropped = map_rows(
+            signals, lambda rows: self._spectra(rows, sizes, line), block_samples=_BLOCK_SAMPLES
+        )
+        tau, alpha, h, width = (_masked(part, usable) for part in parts)
         if self.method == "measure":
-            holes = (moments.dropped > 0)[..., None] & (_values(self.q, h).abs() < _NEAR_ZERO)
+            holes = (dropped > 0)[..., None] & (_values(self.q, h).abs() < _NEAR_ZERO)
             h = torch.where(holes, math.nan, h)
-        warn_degenerate(~moments.usable, _DEGENERATE[self.method])
+        warn_degenerate(~usable, _DEGENERATE[self.method])
         q = _values(self.q, tau)
         found = [q, tau, alpha, q * alpha - tau, h, width]
         floats: list[Tensor] = [deliver(signals, part.to(signals.dtype)) for part in found]
-        dropped = moments.dropped.numpy() if signals.is_array else moments.dropped
-        return Multifractal._make([*floats, dropped])
+        return Multifractal._make([*floats, dropped.numpy() if signals.is_array else dropped])
 
     def log_cumulants(self, x: ArrayT, *, dim: int = -1) -> LogCumulants:
         r"""Estimate the first two coefficients of $\tau$ at $q = 0$, without moments.
@@ -326,13 +329,20 @@ class MultifractalSpectrum:
     def _moments(self, x: object, dim: int) -> tuple[Signals, tuple[int, ...], Moments]:
         """Read the signals; return the sizes and the moments, in float64."""
         signals, sizes = self._read(x, dim)
-        is_measure = self.method == "measure"
         parts = map_rows(
-            signals,
-            lambda rows: moments_of(self._levels(rows, sizes), self.q, share_of_all=is_measure),
-            block_samples=_BLOCK_SAMPLES,
+            signals, lambda rows: self._row_moments(rows, sizes), block_samples=_BLOCK_SAMPLES
         )
         return signals, sizes, Moments(*parts)
+
+    def _spectra(
+        self, rows: Float[Tensor, "batch time"], sizes: tuple[int, ...], line: Tensor
+    ) -> tuple[Tensor, ...]:
+        moments = self._row_moments(rows, sizes)
+        return *spectrum_of(moments, self.q, line), moments.usable, moments.dropped
+
+    def _row_moments(self, rows: Float[Tensor, "batch time"], sizes: tuple[int, ...]) -> Moments:
+        is_measure = self.method == "measure"
+        return moments_of(self._levels(rows, sizes), self.q, share_of_all=is_measure)
 
     def _levels(self, rows: Float[Tensor, "batch time"], sizes: tuple[int, ...]) -> Iterator[Level]:
         if self.method == "measure":
