@@ -152,19 +152,6 @@ def test_weight_zero_is_exactly_zero_without_a_graph() -> None:
         assert zero.grad_fn is None
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_and_autocast_are_computed_in_float32(dtype: torch.dtype) -> None:
-    x = white(2, 100, 3).to(dtype)
-    prior = AdaptiveFractalPrior()
-    expected = prior(x.float())
-    torch.testing.assert_close(prior(x), expected)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        inside = prior(x.float().requires_grad_())
-    assert inside.dtype == torch.float32
-    torch.testing.assert_close(inside, expected)
-    inside.backward()
-
-
 def test_the_prior_is_an_objective_on_latents() -> None:
     prior = AdaptiveFractalPrior(weight=0.3)
     assert (prior.name, prior.reads, prior.weight) == ("adaptive_fractal_prior", "latents", 0.3)

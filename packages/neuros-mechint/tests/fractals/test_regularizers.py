@@ -122,18 +122,6 @@ def test_weight_zero_is_exactly_zero_without_a_graph(
     assert SpectralPrior(reduction=reduction, pool=pool)(white(2, 100, 3)).shape == shape
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_and_autocast_are_computed_in_float32(dtype: torch.dtype) -> None:
-    x = white(2, 100, 3).to(dtype)
-    expected = SpectralPrior()(x.float())
-    torch.testing.assert_close(SpectralPrior()(x), expected)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        inside = SpectralPrior()(x.float().requires_grad_())
-    assert inside.dtype == torch.float32
-    torch.testing.assert_close(inside.detach(), expected)
-    inside.backward()
-
-
 def test_the_prior_is_an_objective_on_latents() -> None:
     prior = SpectralPrior(weight=0.3)
     assert (prior.name, prior.reads, prior.weight) == ("spectral_prior", "latents", 0.3)

@@ -134,7 +134,10 @@ def fitted() -> RidgeDecoder:
         (lambda: RidgeDecoder(n_folds=1), "n_folds must be at least 2, got 1"),
         (lambda: RidgeDecoder(gap=-1), "gap must be >= 0, got -1"),
         (lambda: RidgeDecoder().fit([], []), "x must hold at least one segment, got none"),
-        (lambda: RidgeDecoder().fit(np.ones((9, 1)), np.ones(8)), r"equal lengths, got \[9\] and"),
+        (
+            lambda: RidgeDecoder().fit(np.ones((9, 1)), np.ones(8)),
+            r"equal lengths > 0, got \[9\] and",
+        ),
         (lambda: RidgeDecoder().fit(np.ones((9, 1)), np.ones(9)), r"2 \* n_folds = 10 samples"),
         (lambda: RidgeDecoder().fit(np.full((20, 1), np.nan), np.ones(20)), "x must be finite"),
         (

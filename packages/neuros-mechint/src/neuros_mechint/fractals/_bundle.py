@@ -98,8 +98,10 @@ class FractalMetrics(NamedTuple):
 class FractalMetricsBundle:
     r"""Several metrics of the same signals, each equal to that of its own class by default.
 
-    Signals are read, checked and cut into blocks once; all metrics of a block are taken while it
-    lies in the cache, and `"hurst"` and `"mf_width"` share its deviations in double precision.
+    Signals are read and cut into blocks once; all metrics of a block are taken while it lies in
+    the cache, and `"hurst"` and `"mf_width"` share its deviations in double precision. Nothing
+    else is shared: tapered spectra and Whittle's have no transform in common, and the profile of
+    a path loses half of its digits when its mean is taken away twice.
 
     Args:
         metrics: any of `"higuchi"` (`HiguchiFractalDimension`), `"dfa"`

@@ -47,6 +47,18 @@ def as_segments(name: str, x: Segments) -> list[Array]:
     return segments
 
 
+def as_pairs(x: Segments, y: Segments, suffix: str = "") -> tuple[list[Array], list[Array]]:
+    """Segments of inputs and targets that belong together; `suffix` is that of their names."""
+    inputs, targets = as_segments(f"x{suffix}", x), as_segments(f"y{suffix}", y)
+    lengths = [[len(part) for part in parts] for parts in (inputs, targets)]
+    if lengths[0] != lengths[1] or not all(lengths[0]):
+        raise ValueError(
+            f"x{suffix} and y{suffix} must have equal lengths > 0, got {lengths[0]} and "
+            f"{lengths[1]}"
+        )
+    return inputs, targets
+
+
 def lag_matrix(x: Array, n_lags: int) -> Array:
     """Stack the samples of now and of the `n_lags - 1` samples before, zero before the start.
 

@@ -10,6 +10,7 @@ from neuros_neurofm.evaluation._arrays import (
     Array,
     Data,
     Segments,
+    as_pairs,
     as_segments,
     lag_matrix,
 )
@@ -86,13 +87,8 @@ class WienerDecoder:
         Raises:
             ValueError: Values that are not finite, lengths that differ, or too few samples.
         """
-        inputs, targets = as_segments("x", x), as_segments("y", y)
-        lengths = [len(part) for part in inputs]
-        if lengths != [len(part) for part in targets]:
-            raise ValueError(
-                f"x and y must have equal lengths, got {lengths} and {[len(p) for p in targets]}"
-            )
-        n_times = sum(lengths)
+        inputs, targets = as_pairs(x, y)
+        n_times = sum(map(len, inputs))
         if n_times < 2 * self.n_folds:
             raise ValueError(
                 f"x needs at least 2 * n_folds = {2 * self.n_folds} samples, got {n_times}; "

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
-from neuros_neurofm.evaluation._arrays import Array, Data, Segments, as_segments
+from neuros_neurofm.evaluation._arrays import Array, Data, Segments, as_pairs, as_segments
 from neuros_neurofm.evaluation._training import one_cycle
 
 __all__ = ["NeuralDecoder"]
@@ -117,8 +117,8 @@ class NeuralDecoder:
             ValueError: Values that are not finite, lengths that differ, or an `n_parameters` that
                 is too small for one unit.
         """
-        inputs, targets = _pairs("", x, y)
-        held_x, held_y = _pairs("_validation", x_validation, y_validation)
+        inputs, targets = as_pairs(x, y)
+        held_x, held_y = as_pairs(x_validation, y_validation, "_validation")
         scale = _Scale.of(inputs, targets, gaussian=self.likelihood == "gaussian")
         train = [scale.tensors(a, b) for a, b in zip(inputs, targets, strict=True)]
         held = [scale.tensors(a, b) for a, b in zip(held_x, held_y, strict=True)]
@@ -315,14 +315,3 @@ def _deviation(x: Array) -> Array:
     # A constant channel carries nothing; any scale but 0 keeps it at 0.
     deviation: Array = x.std(axis=0)
     return np.where(deviation > 0, deviation, 1.0)
-
-
-def _pairs(suffix: str, x: Segments, y: Segments) -> tuple[list[Array], list[Array]]:
-    inputs, targets = as_segments(f"x{suffix}", x), as_segments(f"y{suffix}", y)
-    lengths = [len(part) for part in inputs], [len(part) for part in targets]
-    if lengths[0] != lengths[1] or not all(lengths[0]):
-        raise ValueError(
-            f"x{suffix} and y{suffix} must have equal lengths > 0, got {lengths[0]} and "
-            f"{lengths[1]}"
-        )
-    return inputs, targets
