@@ -1,9 +1,19 @@
-"""What can go wrong with a store: a damaged file, an unknown format, a leak, a full disk."""
+"""What can go wrong with data: a damaged file, an unknown format, a leak, a server, a disk."""
 
 import errno
 from pathlib import Path
 
-__all__ = ["CorruptStoreError", "DiskFullError", "FormatVersionError", "LeakageError"]
+__all__ = [
+    "ChecksumError",
+    "CorruptStoreError",
+    "DiskFullError",
+    "FormatVersionError",
+    "HCPCredentialsError",
+    "LeakageError",
+    "LicenceError",
+    "MissingChannelError",
+    "NetworkError",
+]
 
 _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
@@ -31,6 +41,67 @@ class LeakageError(ValueError):
 
     Examples:
         >>> issubclass(LeakageError, ValueError)
+        True
+    """
+
+
+class ChecksumError(ValueError):
+    """A downloaded file is not the one that was asked for, twice in a row.
+
+    Args:
+        url: Where it came from.
+        expected: Its sha256, hexadecimal.
+        got: The sha256 of what came.
+        path: Where the file was set aside.
+
+    Examples:
+        >>> str(ChecksumError("https://example.org/a.edf", "ab", "cd", Path("a.edf.bad")))
+        'https://example.org/a.edf has sha256 cd, expected ab; it was set aside as a.edf.bad'
+    """
+
+    def __init__(self, url: str, expected: str, got: str, path: Path) -> None:
+        super().__init__(url, expected, got, path)
+        self.url, self.expected, self.got, self.path = url, expected, got, path
+
+    def __str__(self) -> str:
+        return (
+            f"{self.url} has sha256 {self.got}, expected {self.expected}; "
+            f"it was set aside as {self.path}"
+        )
+
+
+class NetworkError(ConnectionError):
+    """A server could not be reached, or refused; what is stored already still works.
+
+    Examples:
+        >>> issubclass(NetworkError, OSError)
+        True
+    """
+
+
+class LicenceError(PermissionError):
+    """The data's licence has terms that were not accepted.
+
+    Examples:
+        >>> issubclass(LicenceError, OSError)
+        True
+    """
+
+
+class HCPCredentialsError(LicenceError):
+    """Data of the Human Connectome Project need its own account; only local files are read.
+
+    Examples:
+        >>> issubclass(HCPCredentialsError, LicenceError)
+        True
+    """
+
+
+class MissingChannelError(ValueError):
+    """A channel, modality or column that was required is not in a recording.
+
+    Examples:
+        >>> issubclass(MissingChannelError, ValueError)
         True
     """
 

@@ -109,6 +109,23 @@ def test_unknown_units_get_vectors_from_the_share_alone(lab: Any, recording: Ses
     assert not torch.equal(whole, other_whole)
 
 
+def test_an_untrained_model_is_scored_the_same_way(lab: Any, recording: Session) -> None:
+    def fit(model: MultiModalNeuroFMX, data: Session) -> None:
+        if model.seed_of_test == 3:
+            lab.fit_readout(model, data)
+
+    models = [lab.make_model(seed=seed) for seed in (3, 4)]
+    for model, seed in zip(models, (3, 4), strict=True):
+        model.seed_of_test = seed
+    curve = curve_of(models[0], recording, (0.1, 1.0), fit=fit, scratch=models[1])
+    alone = curve_of(models[1], recording, (0.1, 1.0), fit=fit)
+    assert curve_of(models[0], recording, (0.1, 1.0), fit=fit).scratch is None
+    assert curve.scratch is not None
+    assert curve.scratch.scores.tolist() == alone.scores.tolist()
+    assert curve.scratch.n_samples.tolist() == curve.n_samples.tolist()
+    assert (curve.scores > curve.scratch.scores).all()
+
+
 def test_training_is_the_default(lab: Any, recording: Session) -> None:
     curve = curve_of(
         lab.make_model(d_model=16, latent_dim=16),

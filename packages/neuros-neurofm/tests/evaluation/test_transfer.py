@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from neuros_neurofm import MultiModalNeuroFMX
+from neuros_neurofm.evaluation._canonical import canonical_transfer
 from neuros_neurofm.evaluation._decode import decode, run_blocks
 from neuros_neurofm.evaluation.linear_decoders import RidgeDecoder
 from neuros_neurofm.evaluation.metrics import r2_score
@@ -71,6 +72,18 @@ def test_each_head_is_fitted_on_its_own_training_blocks_and_scored_on_the_target
 
 def as_tensor(x: np.ndarray) -> torch.Tensor:
     return torch.as_tensor(x, dtype=torch.float32)[None]
+
+
+def test_a_transfer_without_a_model_stands_beside_that_of_one_recording(
+    lab: Any, readable_model: MultiModalNeuroFMX, recording: Session
+) -> None:
+    src, tgt = only("spike", recording), only("lfp", recording)
+    result = transfer(readable_model, src, tgt)
+    assert result.cca is not None
+    truth = recording.part("test")[0].targets
+    assert result.cca[0] == r2_score(truth, canonical_transfer(src, tgt))
+    # Of the same length, but another recording.
+    assert transfer(readable_model, only("spike", lab.record(1)), tgt).cca is None
 
 
 def test_a_target_that_its_own_head_cannot_read_is_refused(

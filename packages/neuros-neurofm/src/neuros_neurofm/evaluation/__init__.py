@@ -5,6 +5,7 @@ from neuros_neurofm.evaluation._co_smoothing import (
     co_smoothing,
 )
 from neuros_neurofm.evaluation._decode import DecoderFit, decode, fit_decoder
+from neuros_neurofm.evaluation._fine_tune import FineTuning, fine_tune
 from neuros_neurofm.evaluation.bootstrap import BootstrapInterval, block_bootstrap
 from neuros_neurofm.evaluation.domains import (
     DomainLeakage,
@@ -49,6 +50,7 @@ __all__ = [
     "DecoderFit",
     "DomainLeakage",
     "FewShotCurve",
+    "FineTuning",
     "LeakageCheck",
     "LeakageReport",
     "NeuralDecoder",
@@ -68,6 +70,7 @@ __all__ = [
     "decode",
     "domain_leakage",
     "few_shot_curve",
+    "fine_tune",
     "fit_decoder",
     "persistence_forecast",
     "poisson_nll",

@@ -7,6 +7,7 @@ import numpy as np
 
 from neuros_neurofm.evaluation._arrays import Array
 from neuros_neurofm.evaluation._cebra import CEBRADecoder
+from neuros_neurofm.evaluation._poisson_glm import PoissonGLM
 from neuros_neurofm.evaluation._tasks import Pairs, Problem
 from neuros_neurofm.evaluation.linear_decoders import RidgeDecoder, WienerDecoder
 from neuros_neurofm.evaluation.metrics import r2_score
@@ -14,6 +15,8 @@ from neuros_neurofm.evaluation.neural_decoders import NeuralDecoder
 
 # Seconds of a causal exponential filter in front of the ridge regression; 0: none.
 _SMOOTHING_S = (0.0, 0.05, 0.1, 0.2, 0.4)
+# Penalties of the Poisson regression, in units of the likelihood per sample.
+_PENALTIES = (1e-3, 1e-2, 1e-1, 1.0)
 # Seconds of input that the Wiener filter reads.
 _LAGS_S = (0.1, 0.2, 0.4)
 # A Wiener filter with more regressors costs minutes.
@@ -57,7 +60,17 @@ def predict_mean(problem: Problem) -> Array:
 
 def predict_ridge(problem: Problem, rate: float) -> Array:
     """Ridge regression on the present input behind the causal filter that validation chooses."""
-    decoders = [_SmoothedRidge(tau_s * rate) for tau_s in _SMOOTHING_S]
+    decoders = [
+        _Smoothed(tau_s * rate, RidgeDecoder(gap=round(3 * tau_s * rate))) for tau_s in _SMOOTHING_S
+    ]
+    return _on_test(_best(decoders, problem), problem)
+
+
+def predict_glm(problem: Problem, rate: float) -> Array:
+    """Poisson regression on smoothed counts; validation chooses the filter and the penalty."""
+    decoders = [
+        _Smoothed(tau_s * rate, PoissonGLM(alpha)) for tau_s in _SMOOTHING_S for alpha in _PENALTIES
+    ]
     return _on_test(_best(decoders, problem), problem)
 
 
@@ -106,19 +119,19 @@ def _best_count(decoder: CEBRADecoder, problem: Problem) -> CEBRADecoder:
     return decoder.with_neighbours(max(scores, key=lambda count: scores[count]))
 
 
-class _SmoothedRidge:
-    """Ridge regression behind a causal exponential filter of `tau` samples."""
+class _Smoothed:
+    """A decoder behind a causal exponential filter of `tau` samples."""
 
-    def __init__(self, tau: float) -> None:
+    def __init__(self, tau: float, decoder: Decoder) -> None:
         self.tau = tau
-        self.ridge = RidgeDecoder(gap=round(3 * tau))
+        self.decoder = decoder
 
-    def fit(self, x: list[Array], y: list[Array]) -> "_SmoothedRidge":
-        self.ridge.fit([self._smooth(part) for part in x], y)
+    def fit(self, x: list[Array], y: list[Array]) -> "_Smoothed":
+        self.decoder.fit([self._smooth(part) for part in x], y)
         return self
 
     def predict(self, x: Array) -> Array:
-        return self.ridge.predict(self._smooth(x))
+        return self.decoder.predict(self._smooth(x))
 
     def _smooth(self, x: Array) -> Array:
         if self.tau == 0:

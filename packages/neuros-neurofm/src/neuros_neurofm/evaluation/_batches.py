@@ -147,13 +147,21 @@ class WindowSampler:
         self.generator = generator
 
     def draw(self, turn: int) -> Batch:
-        """Draw a batch of windows of one block; long blocks are drawn more often."""
+        """Draw a batch of windows of one session, each inside a block of its own.
+
+        One block, long ones more often, sets the length: the model's window, or less where the
+        block is shorter. The windows lie anywhere in the blocks that are at least as long.
+        """
         which = turn % len(self.sources)
         source = self.sources[which]
         blocks = source.session.blocks.train
-        sizes = torch.tensor([float(block.stop - block.start) for block in blocks])
-        block = blocks[int(torch.multinomial(sizes, 1, generator=self.generator))]
-        length = min(self.lengths[which], block.stop - block.start)
-        n_starts = block.stop - block.start - length + 1
-        drawn = torch.randint(n_starts, (self.batch_size,), generator=self.generator)
-        return source.rows((drawn + block.start).tolist(), length)
+        sizes = torch.tensor([block.stop - block.start for block in blocks])
+        first = int(torch.multinomial(sizes.double(), 1, generator=self.generator))
+        length = min(self.lengths[which], int(sizes[first]))
+        # Window k of all: which block holds it, and where it starts there.
+        ends = (sizes - length + 1).clamp(min=0).cumsum(0)
+        drawn = torch.randint(int(ends[-1]), (self.batch_size,), generator=self.generator)
+        index = torch.searchsorted(ends, drawn, right=True)
+        starts = torch.tensor([block.start for block in blocks])
+        before = torch.cat([ends.new_zeros(1), ends[:-1]])
+        return source.rows((starts[index] + drawn - before[index]).tolist(), length)

@@ -4,18 +4,16 @@ import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import numpy as np
-import torch
 from numpy.random import Generator
 
 from neuros_neurofm.evaluation._arrays import Array
-from neuros_neurofm.evaluation._batches import shared_modalities
 from neuros_neurofm.evaluation._decode import fit_decoder
+from neuros_neurofm.evaluation._fine_tune import add_unknown_units
 from neuros_neurofm.evaluation._test_scores import check_continuous, retained, score_decoding
 from neuros_neurofm.evaluation.session import Blocks, Session
-from neuros_neurofm.models._options import Tokenizer
 from neuros_neurofm.models.multimodal_neurofmx import MultiModalNeuroFMX
 
 __all__ = ["FewShotCurve", "few_shot_curve"]
@@ -32,6 +30,7 @@ class FewShotCurve(NamedTuple):
         high: Upper ends, (fraction,).
         retention: Each score over that of all data, (fraction,); NaN with a reason.
         reason: Why there is no retention, or None.
+        scratch: The curve of the untrained model, where one was given.
     """
 
     fractions: Array
@@ -41,6 +40,7 @@ class FewShotCurve(NamedTuple):
     high: Array
     retention: Array
     reason: str | None
+    scratch: "FewShotCurve | None" = None
 
 
 def few_shot_curve(
@@ -51,6 +51,7 @@ def few_shot_curve(
     generator: Generator,
     fit: Callable[[MultiModalNeuroFMX, Session], object] = fit_decoder,
     n_bootstrap: int = 1000,
+    scratch: MultiModalNeuroFMX | None = None,
 ) -> FewShotCurve:
     r"""Finetune copies of a model on the beginning of a recording and score them on one test block.
 
@@ -60,17 +61,18 @@ def few_shot_curve(
     samples. The test blocks are the same for all. Retention is $s(f) / s(1)$, refused where
     $s(1) < 0.1$.
 
-    Compare with the curve of an untrained model of the same sizes: what pretraining gives is the
-    difference.
+    What pretraining gives is the difference to an untrained model of the same sizes: pass it as
+    `scratch`, and its curve comes along.
 
     Args:
         model: Pretrained on other sessions; it stays as it is.
         data: The session, with continuous targets.
         fractions: Shares of the training data in (0, 1]; 1 must be one of them.
         generator: Draws the intervals.
-        fit: Trains a copy on the session it is given, in place, such as
-            `functools.partial(fit_decoder, steps=100)`, or a function that freezes parts first.
+        fit: Trains a copy on the session it is given, in place, such as `fine_tune`, or
+            `functools.partial(fit_decoder, steps=100)`.
         n_bootstrap: Resamples of the interval.
+        scratch: An untrained model; it stays as it is, and is trained and scored the same way.
 
     Returns:
         The curve.
@@ -101,10 +103,15 @@ def few_shot_curve(
     for share in shares:
         session = _beginning(data, share)
         learner = copy.deepcopy(model)
-        _add_unknown_units(learner, session)
+        add_unknown_units(learner, session)
         fit(learner, session)
         scores.append(score_decoding(learner, data, n_bootstrap=n_bootstrap, generator=generator))
         n_samples.append(sum(block.stop - block.start for block in session.blocks.train))
+    beside = None
+    if scratch is not None:
+        beside = few_shot_curve(
+            scratch, data, shares, generator=generator, fit=fit, n_bootstrap=n_bootstrap
+        )
     ratios = [retained(score.estimate, scores[-1].estimate) for score in scores]
     estimates, low, high = (np.array(column) for column in zip(*scores, strict=True))
     return FewShotCurve(
@@ -115,6 +122,7 @@ def few_shot_curve(
         high,
         np.array([ratio for ratio, _ in ratios]),
         ratios[-1][1],
+        beside,
     )
 
 
@@ -137,14 +145,3 @@ def _first(blocks: Sequence[slice], share: float) -> tuple[slice, ...]:
             kept.append(slice(block.start, block.start + n))
         left -= n
     return tuple(kept)
-
-
-def _add_unknown_units(model: MultiModalNeuroFMX, session: Session) -> None:
-    for name in shared_modalities(model, session):
-        known = set(cast("Tokenizer", model.tokenizers[name]).units.ids)
-        ids = (session.units or {}).get(name, ())
-        new = [k for k, unit in enumerate(ids) if unit not in known]
-        if new:
-            seen = np.concatenate([part.inputs[name] for part in session.part("train")])
-            x = torch.as_tensor(seen[None][..., new], dtype=torch.float32)
-            model.add_units(name, [ids[k] for k in new], x.to(model.fusion.latent.device))

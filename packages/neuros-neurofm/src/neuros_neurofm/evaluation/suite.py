@@ -12,6 +12,7 @@ from neuros_neurofm.evaluation._baselines import (
     Budget,
     Decoder,
     predict_cebra,
+    predict_glm,
     predict_mean,
     predict_neural,
     predict_ridge,
@@ -29,7 +30,7 @@ from neuros_neurofm.models.multimodal_neurofmx import MultiModalNeuroFMX
 
 __all__ = ["BenchmarkResult", "BenchmarkScore", "BenchmarkSuite"]
 
-_BASELINES = ("ridge", "wiener", "gru", "transformer")
+_BASELINES = ("ridge", "wiener", "glm", "gru", "transformer")
 _KNOWN = (*_BASELINES, "cebra")
 _DEFAULT_TASKS = ("motor_decoding", "visual_encoding", "spiking_prediction")
 # Seconds of test data that the report draws.
@@ -54,7 +55,8 @@ class BenchmarkSuite:
       others, by the model's encoder and by the baselines (co-smoothing). Score: bits per spike.
 
     Baselines: `ridge`, on the present input behind a causal exponential filter or none; `wiener`,
-    on 0.1, 0.2 or 0.4 s of input; `gru` and `transformer`, `NeuralDecoder` with the model's window
+    on 0.1, 0.2 or 0.4 s of input; `glm`, where counts are predicted, a Poisson regression on the
+    same filtered input; `gru` and `transformer`, `NeuralDecoder` with the model's window
     and at most its number of parameters; `cebra`, nearest neighbours in a CEBRA embedding, which
     looks 5 samples ahead and cannot be seeded; and always `mean`, the mean of the training blocks.
     Without the package `cebra` that baseline is left out, and the table says so.
@@ -174,6 +176,7 @@ class BenchmarkSuite:
         known: dict[str, Callable[[], Array]] = {
             "ridge": lambda: predict_ridge(problem, rate),
             "wiener": lambda: predict_wiener(problem, rate),
+            "glm": lambda: predict_glm(problem, rate),
             "gru": lambda: predict_neural("gru", problem, budget),
             "transformer": lambda: predict_neural("transformer", problem, budget),
             "cebra": lambda: predict_cebra(problem, budget),
@@ -185,7 +188,7 @@ class BenchmarkSuite:
         return [
             ("model", lambda: problem.predicted),
             ("mean", lambda: predict_mean(problem)),
-            *[(name, known[name]) for name in self._available()],
+            *[(n, known[n]) for n in self._available() if n != "glm" or problem.counts],
             *own,
         ]
 

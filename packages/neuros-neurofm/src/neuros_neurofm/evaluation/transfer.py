@@ -7,6 +7,7 @@ import numpy as np
 from numpy.random import Generator
 
 from neuros_neurofm.evaluation._arrays import Array
+from neuros_neurofm.evaluation._canonical import canonical_transfer
 from neuros_neurofm.evaluation._decode import run_blocks
 from neuros_neurofm.evaluation._test_scores import (
     check_continuous,
@@ -30,12 +31,15 @@ class CrossModalTransfer(NamedTuple):
             of its 95 % interval.
         own: The same of the head fitted on the target.
         reason: Why there is no retention, or None.
+        cca: The same without a model, by canonical correlation and ridge regression; None where
+            the two sessions are not one recording.
     """
 
     retention: float
     transferred: tuple[float, float, float]
     own: tuple[float, float, float]
     reason: str | None
+    cca: tuple[float, float, float] | None
 
 
 class TransferMatrix(NamedTuple):
@@ -69,6 +73,10 @@ def cross_modal_transfer(
     sample, fitted on training blocks and scored on the test blocks of `tgt`; samples before the
     first latent of a block are left out. The ratio is refused where the score of the own head is
     below 0.1.
+
+    Where both sessions are one recording, with the same blocks and targets, a transfer without any
+    model stands beside it: canonical correlations align the two inputs on the training blocks, a
+    ridge regression is fitted on the aligned source and reads the aligned target.
 
     Give the same recording twice with different inputs, such as
     `dataclasses.replace(session, inputs={"lfp": ...}, units=None)`, or two recordings with the same
@@ -122,7 +130,13 @@ def cross_modal_transfer(
         scores.append(score_r2(truth, predicted, n_bootstrap=n_bootstrap, generator=generator))
     transferred, own = scores
     retention, reason = retained(transferred.estimate, own.estimate)
-    return CrossModalTransfer(retention, transferred, own, reason)
+    cca = None
+    if _one_recording(src, tgt):
+        kept = np.concatenate([tgt.scored()[block] for block in tgt.blocks.test])
+        aligned = canonical_transfer(src, tgt)[kept]
+        truth = np.concatenate([np.asarray(part.targets) for part in tgt.part("test")])[kept]
+        cca = score_r2(truth, aligned, n_bootstrap=n_bootstrap, generator=generator)
+    return CrossModalTransfer(retention, transferred, own, reason, cca)
 
 
 def transfer_matrix(
@@ -176,6 +190,11 @@ def transfer_matrix(
     )
     names = tuple(session.name for session in sessions)
     return TransferMatrix(table[..., 0], table[..., 1], table[..., 2], names)
+
+
+def _one_recording(a: Session, b: Session) -> bool:
+    same = np.array_equal(np.asarray(a.targets), np.asarray(b.targets), equal_nan=True)
+    return a.blocks == b.blocks and a.rate == b.rate and same
 
 
 def _latents(model: MultiModalNeuroFMX, session: Session, part: str) -> list[tuple[Array, Array]]:

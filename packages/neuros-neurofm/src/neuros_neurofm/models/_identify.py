@@ -51,7 +51,7 @@ def fit_units(
     optimizer = torch.optim.Adam(parameters, lr=learning_rate)
     losses: list[float] = []
     bar = tqdm(total=steps, desc="identify units", disable=None if progress else True)
-    with _only_trainable(model, parameters), bar:
+    with only_trainable(model, parameters), bar:
         for batch in islice(_cycle(loader), steps):
             _check_units(batch, units)
             optimizer.zero_grad()
@@ -72,7 +72,7 @@ def fit_units(
 
 
 @contextmanager
-def _only_trainable(model: nn.Module, chosen: Sequence[nn.Parameter]) -> Iterator[None]:
+def only_trainable(model: nn.Module, chosen: Sequence[nn.Parameter]) -> Iterator[None]:
     """Trains the chosen parameters of a model in eval mode; puts every flag and gradient back."""
     modes = [(module, module.training) for module in model.modules()]
     flags = [(p, p.requires_grad, p.grad) for p in model.parameters()]
