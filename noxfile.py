@@ -144,6 +144,14 @@ def bench(session: nox.Session, peer: str) -> None:
     session.run("python", "tools/run_benchmarks.py", peer, *session.posargs)
 
 
+@nox.session(requires=["wheels"])
+def recordings(session: nox.Session) -> None:
+    """Score models on the recordings that NEUROS_RECORDINGS names; write the tables of the docs."""
+    install_wheels(session, PACKAGES, *CONSTRAINTS, extras=True)
+    for script in ("run.py", "backbones.py"):
+        session.run("python", f"packages/neuros-neurofm/benchmarks/recordings/{script}")
+
+
 @nox.session
 def lock(session: nox.Session) -> None:
     """Pin one version of every third-party package for Python 3.11 into constraints.txt."""

@@ -5,7 +5,6 @@ import itertools
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,31 +13,9 @@ from neuros_core import Recording, Signal, Species
 from neuros_data import Normalizer, Quantization, Store
 from neuros_data._readers import count_events
 
+Make, Times = Callable[..., Store], Callable[..., list[float]]
+Report = Callable[[str, str, float, float], None]
 RATE, CHANNELS, TIME, BATCH = 256.0, 64, 256, 64
-
-
-def best_times(*sides: Callable[[], Any], repeats: int) -> list[float]:
-    """Least seconds of each side; the sides take turns, so that a busy machine hits both."""
-    taken: list[list[float]] = [[] for _ in sides]
-    for _ in range(repeats + 2):
-        for side, found in zip(sides, taken, strict=True):
-            start = time.perf_counter()
-            side()
-            found.append(time.perf_counter() - start)
-    return [min(found[2:]) for found in taken]
-
-
-def report(what: str, peer: str, ratio: float, bar: float) -> None:
-    print(f"BENCH | {what} | {peer} | ratio {ratio:.2f} | bar {bar}")
-
-
-def one_recording(
-    folder: Path, data: np.ndarray, quantize: dict[str, Quantization] | None = None
-) -> Store:
-    store = Store.create(folder)
-    signal = Signal(data, rate=RATE, unit="V")
-    store.add(Recording("r", "s", "1", Species.HUMAN, {"eeg": signal}), quantize=quantize)
-    return store
 
 
 def batches(n_windows: int, n_batches: int) -> np.ndarray:
@@ -47,7 +24,12 @@ def batches(n_windows: int, n_batches: int) -> np.ndarray:
 
 @pytest.mark.parametrize(("kind", "bar"), [("float32", 0.8), ("int16", 0.7)])
 def test_random_windows_keep_up_with_a_copy_from_memory(
-    kind: str, bar: float, tmp_path: Path
+    kind: str,
+    bar: float,
+    tmp_path: Path,
+    one_recording: Make,
+    best_times: Times,
+    report: Report,
 ) -> None:
     counts = np.random.default_rng(1).integers(-20_000, 20_000, (int(RATE) * 1200, CHANNELS))
     # A scale for each channel: the harder case, a common one multiplies by one number.
@@ -79,7 +61,7 @@ def test_random_windows_keep_up_with_a_copy_from_memory(
     assert ratio >= bar
 
 
-def test_binning_beats_a_loop_of_histograms() -> None:
+def test_binning_beats_a_loop_of_histograms(best_times: Times, report: Report) -> None:
     rng = np.random.default_rng(2)
     n_units, seconds, rate = 500, 3600.0, 2.0
     times = np.sort(rng.uniform(0, seconds, int(n_units * seconds * rate)))
@@ -102,7 +84,9 @@ def test_binning_beats_a_loop_of_histograms() -> None:
     assert peer_s / ours_s >= 30
 
 
-def test_the_streaming_normaliser_keeps_up_with_two_passes_in_memory(tmp_path: Path) -> None:
+def test_the_streaming_normaliser_keeps_up_with_two_passes_in_memory(
+    tmp_path: Path, one_recording: Make, best_times: Times, report: Report
+) -> None:
     data = np.random.default_rng(3).standard_normal((int(RATE) * 1200, CHANNELS), np.float32) + 5
     store = one_recording(tmp_path / "store", data)
 
@@ -120,7 +104,7 @@ def test_the_streaming_normaliser_keeps_up_with_two_passes_in_memory(tmp_path: P
     assert peer_s / ours_s >= 0.5
 
 
-def test_a_store_of_many_recordings_opens_at_once(tmp_path: Path) -> None:
+def test_a_store_of_many_recordings_opens_at_once(tmp_path: Path, report: Report) -> None:
     """No peer: the bar is a second for 10 000 recordings, here a tenth of both."""
     store = Store.create(tmp_path / "store")
     signal = Signal(np.zeros((2, 1), np.float32), rate=1.0)

@@ -1,5 +1,6 @@
 """Small stores that several test files read."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -72,3 +73,12 @@ def make_store(tmp_path: Path) -> Callable[..., Store]:
 @pytest.fixture
 def ramp_store(make_store: Callable[..., Store]) -> Store:
     return make_store(_ramp())
+
+
+@pytest.fixture
+def recordings() -> Path:
+    """Folder of the real recordings, one subfolder a set."""
+    folder = os.environ.get("NEUROS_RECORDINGS")
+    if not folder:
+        pytest.skip("NEUROS_RECORDINGS does not name the folder of the real recordings")
+    return Path(folder)

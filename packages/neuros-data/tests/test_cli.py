@@ -113,7 +113,7 @@ def test_an_interrupt_ends_with_130(ramp_store: Store, monkeypatch: pytest.Monke
     def interrupted(*_: object, **__: object) -> NoReturn:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("neuros_data.cli.check_store", interrupted)
+    monkeypatch.setattr("neuros_data._commands.check.check_store", interrupted)
     assert main(["check", str(ramp_store.path)]) == 130
 
 

@@ -340,3 +340,34 @@ def test_silent_units_are_kept(make_store: Callable[..., Store]) -> None:
     store = make_store(Recording("r", "s", "1", Species.RAT, {"spike": events}))
     assert store.recordings["r"].modalities["spike"].n_units == 4
     assert store.windows(window=1.0, bin=0.5).read_batch([1])["spike"].shape == (1, 2, 4)
+
+
+def test_a_reader_of_a_large_store_hands_its_pages_back(
+    make_store: Callable[..., Store], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    smaps = Path("/proc/self/smaps")
+    if not smaps.exists():
+        pytest.skip("resident pages are read from /proc")
+    from neuros_data import _files
+
+    monkeypatch.setattr(_files, "_RESIDENT", 10 << 20)
+    monkeypatch.setattr(_files, "_READ_BETWEEN", 1 << 19)
+    data = np.arange(3_000_000, dtype=np.float32)[:, None]
+    store = make_store(Recording("r", "s", "1", "rat", {"lfp": Signal(data, rate=1000.0)}))
+    view = store.windows(window=250.0)
+
+    def resident_kb() -> int:
+        lines = smaps.read_text().splitlines()
+        file = str(store.path / "recordings" / "r" / "lfp.data.npy")
+        starts = [i for i, line in enumerate(lines) if line.endswith(file)]
+        assert starts
+        parts = [line for i in starts for line in lines[i : i + 8] if line.startswith("Rss:")]
+        return sum(int(part.split()[1]) for part in parts)
+
+    for k in range(12):
+        batch = view.read_batch([k])
+        np.testing.assert_array_equal(
+            batch["lfp"][0, :, 0], data[k * 250_000 : (k + 1) * 250_000, 0]
+        )
+        # 12 MB are mapped, a window has 1 MB, and its pages go with it.
+        assert resident_kb() < 500

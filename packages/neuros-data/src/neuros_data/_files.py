@@ -4,6 +4,7 @@ Picklable and safe under fork and spawn: what travels is the path; maps are open
 used and the least recently used ones are dropped.
 """
 
+import mmap
 import os
 import re
 import shutil
@@ -11,6 +12,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 from numpy.typing import NDArray
 
 from neuros_core import Recording
@@ -19,6 +21,9 @@ from neuros_data.errors import CorruptStoreError, DiskFullError
 from neuros_data.format import Quantization, check_schema, open_array, read_json, write_json
 
 _OPEN_ARRAYS = 128
+# Maps of more bytes than this hand their pages back, every so many bytes that were read: a window
+# of 64 KB can make 2 MB resident, as the kernel maps what it has read ahead.
+_RESIDENT, _READ_BETWEEN = 256 << 20, 8 << 20
 _OPEN_METAS = 1024
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=-]*")
 _PARTIAL = ".partial"
@@ -41,6 +46,7 @@ class StoreFiles:
         self._ids: tuple[str, ...] | None = None
         self._metas: dict[str, Meta] = {}
         self._arrays: dict[tuple[str, str], NDArray[Any]] = {}
+        self._read = 0
 
     def __getstate__(self) -> dict[str, Any]:
         return {"root": self.root, "selection": self.selection}
@@ -104,6 +110,20 @@ class StoreFiles:
             self._arrays.pop(next(iter(self._arrays)), None)
         return opened
 
+    def note_read(self, n_bytes: int) -> None:
+        """Count what was read, and hand mapped pages back now and then.
+
+        They stay in the system's page cache; only this process lets go of them.
+        """
+        self._read += n_bytes
+        if self._read < _READ_BETWEEN:
+            return
+        self._read = 0
+        arrays = list(self._arrays.values())
+        if sum(array.nbytes for array in arrays) > _RESIDENT:
+            for array in arrays:
+                _release(array)
+
     def recording(self, recording_id: str) -> Recording:
         self.require(recording_id)
         meta = self.meta(recording_id)
@@ -165,6 +185,15 @@ class StoreFiles:
             raise ValueError(f"a split's name needs letters, digits and ._+=- only, got {name!r}")
         (self.root / "splits").mkdir(exist_ok=True)
         write_json(self.root / "splits" / f"{name}.json", content)
+
+
+def _release(array: NDArray[Any]) -> None:
+    """Drop the resident pages of a map; an empty array has none, and not every system can."""
+    owner: Any = array
+    while isinstance(owner, np.ndarray):
+        owner = owner.base
+    if isinstance(owner, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        owner.madvise(mmap.MADV_DONTNEED)
 
 
 def source_of(meta: Meta) -> str:

@@ -36,6 +36,9 @@ __all__ = [
     "write_json",
 ]
 
+# Samples that are expressed as integers at once.
+_ROWS = 512
+
 SCHEMA = (1, 0)
 
 
@@ -245,18 +248,33 @@ def quantize(
     shape = (data.shape[1],)
     scale = np.broadcast_to(np.asarray(quantization.scale, np.float64), shape)
     offset = np.broadcast_to(np.asarray(quantization.offset, np.float64), shape)
-    steps = (data.astype(np.float64) - offset) / scale
-    if not np.isfinite(steps).all():
-        raise ValueError("integer storage needs finite samples and steps; store it as floats")
-    nearest = np.rint(steps)
-    # 1e-3 of a step is far above rounding in float64 and float32 and far below a real fraction.
-    worst = float(np.abs(steps - nearest).max(initial=0.0))
-    if worst > 1e-3 and not quantization.lossy:
+    # 32 bits fit into a double: a wider value is found before it is cast.
+    stored = np.empty(data.shape, np.int32)
+    for i in range(0, len(data), _ROWS):
+        # Block by block: each of the passes below finds its samples in the cache.
+        steps = (data[i : i + _ROWS].astype(np.float64) - offset) / scale
+        if not np.isfinite(steps).all():
+            raise ValueError("integer storage needs finite samples and steps; store it as floats")
+        nearest = np.rint(steps)
+        _check_range(float(nearest.min(initial=0.0)), float(nearest.max(initial=0.0)))
+        # 1e-3 of a step is far above rounding in float64 and float32, far below a real fraction.
+        worst = float(np.abs(np.subtract(steps, nearest, out=steps), out=steps).max(initial=0.0))
+        if worst > 1e-3 and not quantization.lossy:
+            raise ValueError(
+                f"samples need to lie on the lattice offset + k * scale, got one {worst:.3f} steps "
+                "away; give the true scale, store floats, or pass lossy=True"
+            )
+        stored[i : i + _ROWS] = nearest
+    return narrow(stored), scale.copy(), offset.copy()
+
+
+def _check_range(low: float, high: float) -> None:
+    limits = np.iinfo(np.int32)
+    if low < limits.min or high > limits.max:
         raise ValueError(
-            f"samples need to lie on the lattice offset + k * scale, got one {worst:.3f} steps "
-            "away; give the true scale, store floats, or pass lossy=True"
+            f"integer storage needs values within 32 bits, got [{low:.0f}, {high:.0f}]; use a "
+            "larger scale"
         )
-    return narrow(nearest), scale.copy(), offset.copy()
 
 
 def narrow(values: NDArray[Any]) -> NDArray[Any]:
@@ -270,13 +288,9 @@ def narrow(values: NDArray[Any]) -> NDArray[Any]:
         'int32'
     """
     low, high = (int(values.min()), int(values.max())) if values.size else (0, 0)
-    for dtype in (np.int16, np.int32):
-        info = np.iinfo(dtype)
-        if info.min <= low and high <= info.max:
-            return values.astype(dtype)
-    raise ValueError(
-        f"integer storage needs values within 32 bits, got [{low}, {high}]; use a larger scale"
-    )
+    _check_range(low, high)
+    info = np.iinfo(np.int16)
+    return values.astype(np.int16 if info.min <= low and high <= info.max else np.int32, copy=False)
 
 
 def dequantize(

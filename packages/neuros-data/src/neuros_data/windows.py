@@ -201,6 +201,7 @@ class Windows:
             reader.fill(starts[rows], rows, data, mask, times)
         if mask is not None:
             data[~mask] = self.spec.fill
+        self._files.note_read(data.nbytes)
         batch[modality] = data
         batch["masks"][modality] = self._all_true(shape) if mask is None else mask
         if times is not None:

@@ -22,6 +22,7 @@ from neuros_neurofm.evaluation.leakage import (
     check_leakage,
 )
 from neuros_neurofm.evaluation.linear_decoders import RidgeDecoder, WienerDecoder
+from neuros_neurofm.evaluation.linear_skip import LinearSkipDecoder
 from neuros_neurofm.evaluation.metrics import bits_per_spike, poisson_nll, r2_score
 from neuros_neurofm.evaluation.neural_decoders import NeuralDecoder
 from neuros_neurofm.evaluation.robustness import (
@@ -53,6 +54,7 @@ __all__ = [
     "FineTuning",
     "LeakageCheck",
     "LeakageReport",
+    "LinearSkipDecoder",
     "NeuralDecoder",
     "RidgeDecoder",
     "RobustnessCurve",

@@ -94,18 +94,15 @@ def fine_tune(
         raise ValueError(f"steps must be >= 0, got {steps}")
     add_unknown_units(model, session)
     generator = Generator().manual_seed(0) if generator is None else generator
-    shared = {
-        "batch_size": batch_size,
-        "validate_every": validate_every,
-    }
     with only_trainable(model, _vectors(model)):
         units = fit_decoder(
             model,
             session,
             steps=unit_steps,
             learning_rate=unit_learning_rate,
+            batch_size=batch_size,
+            validate_every=validate_every,
             generator=generator,
-            **shared,
         )
     whole = None
     if steps:
@@ -114,8 +111,9 @@ def fine_tune(
             session,
             steps=steps,
             learning_rate=learning_rate,
+            batch_size=batch_size,
+            validate_every=validate_every,
             generator=generator,
-            **shared,
         )
     return FineTuning(units, whole)
 

@@ -1,0 +1,1 @@
+"""The commands of `neuros-data`, one module each."""
