@@ -11,7 +11,6 @@
 
 # %%
 import time
-from functools import partial
 
 import matplotlib as mpl
 import numpy as np
@@ -37,12 +36,12 @@ from matplotlib import pyplot as plt
 
 STARTED = time.perf_counter()
 torch.set_num_threads(1)
-N_TRAIN, N_VALIDATION, N_TEST = 80, 16, 24
+N_TRAIN, N_VALIDATION, N_TEST = 80, 8, 24
 
 # %% [markdown]
 # ## Four sessions of 60 units each
 #
-# Sixty units fire with a state that follows the Lorenz equations, 120 trials of two seconds in
+# Sixty units fire with a state that follows the Lorenz equations, 112 trials of two seconds in
 # bins of 20 ms. Trials are independent, so they can be dealt to training, validation and test
 # without gaps between them. Every trial is a block: no window reaches over its border.
 
@@ -97,7 +96,7 @@ def make_model() -> MultiModalNeuroFMX:
     return MultiModalNeuroFMX(
         64,
         1,
-        100,
+        50,
         64,
         modalities=("spike",),
         behavior_dim=3,
@@ -113,7 +112,7 @@ model, scratch = make_model(), make_model()
 for session in known:
     model.add_units("spike", session.units["spike"])
 fit = fit_decoder(
-    model, known, steps=240, batch_size=16, validate_every=40, learning_rate=3e-3,
+    model, known, steps=200, batch_size=8, validate_every=100, learning_rate=3e-3,
     generator=torch.Generator().manual_seed(0),
 )  # fmt: skip
 print(f"kept step {fit.best_step}, {time.perf_counter() - STARTED:.0f} s")
@@ -126,16 +125,25 @@ for session in known:
 #
 # The curve: a copy of the model gets vectors for the 60 new units from the first labelled trials;
 # `fine_tune` trains these vectors alone, then everything, and the copy is scored on the same test
-# trials every time. Five per cent are four trials, eight seconds. The copy that starts untrained
+# trials every time. Ten per cent are eight trials, 16 seconds. The copy that starts untrained
 # goes the same way.
 
 # %%
+learners: list[MultiModalNeuroFMX] = []
+
+
+def learn(learner: MultiModalNeuroFMX, session: Session) -> None:
+    """Fine-tune a copy, and keep it for the picture."""
+    fine_tune(learner, session, unit_steps=40, steps=40, batch_size=8, validate_every=40)
+    learners.append(learner)
+
+
 curve = few_shot_curve(
     model,
     new,
-    (0.05, 0.1, 1.0),
+    (0.1, 1.0),
     generator=np.random.default_rng(0),
-    fit=partial(fine_tune, unit_steps=40, steps=40),
+    fit=learn,
     n_bootstrap=200,
     scratch=scratch,
 )
@@ -164,6 +172,9 @@ print(report)
 
 # %% [markdown]
 # ## The picture
+#
+# Without a label the decoded state can come out upside down: the Lorenz system is its own mirror
+# image, $(x, y, z) \to (-x, -y, z)$, and activity alone does not say which wing is which.
 
 # %%
 figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
@@ -180,16 +191,17 @@ left.set(
     title="A session with unknown units",
 )
 left.legend(frameon=False)
-trial = new.blocks.test[0]
-right.plot(np.arange(100) / new.rate, new.targets[trial][:, 0], color="black", label="true state")
-decoded = decode(model, new)[:100, 0]
-right.plot(np.arange(100) / new.rate, decoded, color="#2a6f97", label="decoded, no label used")
-right.set(xlabel="time (s)", ylabel="x of the Lorenz system", title="Before any fine-tuning")
-right.legend(frameon=False)
+trial, seconds = new.blocks.test[0], np.arange(100) / new.rate
+right.plot(seconds, new.targets[trial][:, 0], color="black", label="true state")
+right.plot(seconds, decode(learners[0], new)[:100, 0], color="#2a6f97", label="after 8 trials")
+right.plot(seconds, decode(model, new)[:100, 0], color="#2a6f97", ls=":", label="no label used")
+right.set(xlabel="time (s)", ylabel="x of the Lorenz system", title="One test trial")
+right.set_ylim(-2.6, 1.2)
+right.legend(frameon=False, loc="lower right", ncols=3)
 for axes in (left, right):
     axes.spines[["top", "right"]].set_visible(False)
 figure.savefig("pretrain_finetune.png", dpi=110)
 print(f"pretrain_finetune.png ({time.perf_counter() - STARTED:.0f} s)")
 assert report.passed
-assert curve.retention[1] >= 0.8
+assert curve.retention[0] >= 0.8
 assert (curve.scores > curve.scratch.scores).all()
