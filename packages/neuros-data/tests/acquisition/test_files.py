@@ -102,3 +102,14 @@ def test_what_cannot_be_listed_is_refused(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="settings needs LocalFilesSettings, got NoneType"):
         source.prepare(session, tmp_path, None)
     assert isinstance(LocalFiles(), Source)
+
+
+def test_a_date_in_a_name_is_part_of_the_id(tmp_path: Path) -> None:
+    paths = [tmp_path / f"rat1_2012.07.11-15.{k}.csv" for k in (25, 33)]
+    for path in paths:
+        path.write_text("time,a\n0.0,1.0\n0.1,2.0\n")
+    source = LocalFiles(LocalFilesSettings(paths=tuple(map(str, paths))))
+    found = source.list(TransferSettings())
+    assert [info.id for info in found] == [path.stem for path in paths]
+    # Nothing of the other session comes along.
+    assert [file.path for file in source.files(found[0])] == [paths[0].name]

@@ -49,7 +49,7 @@ def test_npz_windows_put_together_are_the_recording(ramp_store: Store, tmp_path:
 
 
 def test_spikes_come_as_counts_and_exactly(ramp_store: Store, tmp_path: Path) -> None:
-    _, path = export_store(ramp_store, "npz", tmp_path / "out", window=1.0, bin=0.1)
+    _, path = export_store(ramp_store, "npz", tmp_path / "out", window=1.0, bin_s=0.1)
     spike, events = load(path), ramp_store.recordings["ramp"].modalities["spike"]
     assert spike["x"].shape == (10, 10, 3)
     assert spike["x"].sum() == len(events.times)

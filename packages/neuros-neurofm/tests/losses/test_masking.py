@@ -8,7 +8,15 @@ from torch import Generator, Tensor
 
 from neuros_neurofm.losses import NeuralMasker
 
-MODES = ["random", "temporal", "neuron", "co-smooth", "forward-pred", "modality"]
+MODES = [
+    "random",
+    "temporal",
+    "neuron",
+    "co-smooth",
+    "forward-pred",
+    "inter-region",
+    "modality",
+]
 
 
 def make_batch(n_rows: int = 3, n_times: int = 40, n_channels: int = 6) -> dict[str, Any]:
@@ -18,6 +26,7 @@ def make_batch(n_rows: int = 3, n_times: int = 40, n_channels: int = 6) -> dict[
         "spike": torch.poisson(torch.full(shape, 2.0), generator=generator),
         "lfp": torch.randn(n_rows, 2 * n_times, 2, generator=generator),
         "behavior": torch.zeros(n_rows, 5, 2),
+        "regions": {"spike": torch.arange(n_channels) // 2, "lfp": torch.tensor([0, 1])},
     }
 
 
@@ -47,7 +56,7 @@ def test_the_batch_given_is_not_modified(mode: Any) -> None:
     batch = make_batch() | {"masks": {"spike": torch.ones(3, 40, 6, dtype=torch.bool)}}
     before = {k: v.clone() for k, v in batch.items() if isinstance(v, Tensor)}
     NeuralMasker(mode, 0.9)(batch, seeded())
-    assert set(batch) == {*before, "masks"}
+    assert set(batch) == {*before, "masks", "regions"}
     assert all(torch.equal(batch[key], value) for key, value in before.items())
     assert batch["masks"]["spike"].all()
 
@@ -144,7 +153,9 @@ def test_only_valid_entries_are_ever_hidden(
     shape = (3, n_times, n_channels)
     valid = torch.rand(shape, generator=seeded(seed)) < 0.6
     x = torch.full(shape, float("nan")).masked_fill(valid, 1.0)
-    masked = NeuralMasker(mode, ratio)({"emg": x, "masks": {"emg": valid}}, seeded(seed))
+    regions = {"emg": torch.arange(n_channels) % 3 - 1}
+    batch = {"emg": x, "masks": {"emg": valid}, "regions": regions}
+    masked = NeuralMasker(mode, ratio)(batch, seeded(seed))
     hidden, visible = masked["masked"]["emg"], masked["masks"]["emg"]
     assert not (hidden & ~valid).any()
     assert torch.equal(hidden | visible, valid)

@@ -53,7 +53,14 @@ def fetch_bytes(url: str, transfer: "TransferSettings") -> bytes:
     from neuros_data.transfer import RemoteFile, fetch_files
 
     with tempfile.TemporaryDirectory() as folder:
-        fetch_files([RemoteFile(url, "page")], folder, jobs=1, settings=transfer).check()
+        try:
+            fetch_files([RemoteFile(url, "page")], folder, jobs=1, settings=transfer).check()
+        except NetworkError as error:
+            # A page is no file that a user could fetch by hand.
+            reason = str(error).partition("; try again later")[0]
+            raise NetworkError(
+                f"{reason}; the list of sessions is there: try again when it can be reached"
+            ) from error
         return (Path(folder) / "page").read_bytes()
 
 

@@ -10,6 +10,7 @@ from neuros_core import Modality
 from neuros_data.acquisition._quiet import read_quietly
 from neuros_data.acquisition._settings import check_settings
 from neuros_data.acquisition.source import Prepared, SessionInfo
+from neuros_data.reading._assemble import stem_of
 
 if TYPE_CHECKING:
     from neuros_data.transfer import RemoteFile, TransferSettings
@@ -101,7 +102,7 @@ class LocalFiles:
 
     def _session(self, path: Path) -> SessionInfo:
         chosen = self.settings
-        stem = path.name.split(".")[0] or path.name
+        stem = stem_of(path)
         parts = [part for part in (chosen.subject, chosen.session, stem) if part]
         plain = re.sub(r"[^A-Za-z0-9._+=-]", "-", "_".join(parts)).lstrip("._+=-")
         return SessionInfo(
@@ -153,7 +154,7 @@ class LocalFiles:
 def _belonging(path: Path) -> set[Path]:
     if path.is_dir():
         return {p for p in path.rglob("*") if p.is_file()}
-    stem = path.name.split(".")[0]
+    stem = stem_of(path)
     # sub-01_task-rest_eeg.edf has its events in sub-01_task-rest_events.tsv.
     begins = (
         stem.rpartition("_")[0] + "_" if stem.startswith("sub-") and "_" in stem else stem + "."

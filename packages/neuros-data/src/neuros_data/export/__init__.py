@@ -30,7 +30,7 @@ def export_store(
     stride: float | None = None,
     using: str | None = None,
     behaviour: Sequence[str] = (),
-    bin: float = 0.02,  # noqa: A002  # the field's word for the width of a count
+    bin_s: float = 0.02,
     recordings: Collection[str] | None = None,
 ) -> list[Path]:
     """Write recordings in another format.
@@ -55,7 +55,7 @@ def export_store(
         stride: Seconds between windows; by default `window`.
         using: Saved split whose parts are written apart; by default the only one, or none.
         behaviour: Behaviours to write as `y`; npz only.
-        bin: Seconds per bin of spike counts; npz only.
+        bin_s: Seconds per bin of spike counts; npz only.
         recordings: Ids to write; by default all.
 
     Returns:
@@ -84,7 +84,7 @@ def export_store(
         if window is None:
             raise ValueError("npz holds windows; pass window=seconds (--window)")
         target.mkdir(parents=True, exist_ok=True)
-        options = NpzOptions(window, stride or window, using, tuple(behaviour), bin)
+        options = NpzOptions(window, stride or window, using, tuple(behaviour), bin_s)
         return export_npz(store, target, chosen, options)
     if window is not None or stride is not None or using is not None or behaviour:
         raise ValueError(

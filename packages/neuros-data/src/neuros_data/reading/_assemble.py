@@ -74,7 +74,7 @@ def assemble(draft: Draft, path: Path, options: Options, identity: Identity) -> 
         draft.provenance["clock_origin"] = origin
     recording = Recording(
         id=identity.recording_id or draft.recording_id or _plain_id(path),
-        subject=identity.subject or draft.subject or _stem(path),
+        subject=identity.subject or draft.subject or stem_of(path),
         session=identity.session or draft.session or "1",
         species=Species(identity.species or draft.species or "other"),
         modalities={Modality(name): part for name, part in modalities.items()},
@@ -98,13 +98,15 @@ def _observed_to_the_end(recording: Recording, provenance: dict[str, Any]) -> Re
     return replace(recording, modalities=parts, provenance=provenance)
 
 
-def _stem(path: Path) -> str:
+def stem_of(path: Path) -> str:
+    """A file's name without its ending: a date in it has dots of its own."""
     return path.name.split(".")[0] if path.name.lower().endswith(".nii.gz") else path.stem
 
 
 def _plain_id(path: Path) -> str:
     # Ids name folders of a store: letters, digits and ._+=- only.
-    kept = "".join(c if c.isascii() and (c.isalnum() or c in "._+=-") else "-" for c in _stem(path))
+    stem = stem_of(path)
+    kept = "".join(c if c.isascii() and (c.isalnum() or c in "._+=-") else "-" for c in stem)
     return kept.lstrip("._+=-") or "recording"
 
 

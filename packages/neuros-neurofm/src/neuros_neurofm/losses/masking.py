@@ -8,10 +8,20 @@ from jaxtyping import Bool
 from torch import Generator, Tensor
 
 from neuros_neurofm.losses._entries import read_entries, spared, uniform
+from neuros_neurofm.losses._regions import hide_regions, keep_one_region, read_regions
 
 __all__ = ["NeuralMasker"]
 
-_MODES: Final = ("random", "temporal", "neuron", "co-smooth", "forward-pred", "modality")
+_MODES: Final = (
+    "random",
+    "temporal",
+    "neuron",
+    "co-smooth",
+    "forward-pred",
+    "inter-region",
+    "intra-region",
+    "modality",
+)
 
 
 class NeuralMasker:
@@ -24,9 +34,17 @@ class NeuralMasker:
     | `neuron` | whole channels of a row, each with probability `ratio` |
     | `co-smooth` | `round(ratio * C)` whole channels, the same in every row (never all of them) |
     | `forward-pred` | the last `round(ratio * n)` of the n recorded samples of every row |
+    | `inter-region` | whole regions of a row, each with probability `ratio`; one is always kept |
+    | `intra-region` | channels of one region per row, each with probability `ratio`; one is kept |
     | `modality` | whole modalities of a row, each with probability `ratio`; one is always kept |
 
     Each modality is masked on its own, as the modalities have time axes of their own.
+
+    The modes of regions read `batch["regions"]`, {modality: integer ids, (channel,) or (batch,
+    channel)}; a negative id is an unknown region. `inter-region` never hides a channel of unknown
+    region. `intra-region` draws the region of every row and makes all other channels invalid and
+    zero as well, without asking for them: they are not in `masked`. Modalities whose regions are
+    not named are left as they are.
 
     Args:
         mode: One of the modes above.
@@ -74,18 +92,40 @@ class NeuralMasker:
             {modality: the values before} and `masked` {modality: bool, hidden and valid before}.
 
         Raises:
-            ValueError: The batch has no modality, or a modality does not have three axes.
+            TypeError: Regions that are no integers.
+            ValueError: The batch has no modality, a modality does not have three axes, or a mode
+                of regions finds none, or of another number of channels.
         """
         targets, valid = read_entries(batch)
-        hidden = self._hidden(valid, generator)
-        masked = {m: hidden[m] & valid[m] for m in targets}
+        if self.mode.endswith("-region"):
+            hidden, out = self._by_region(batch, valid, generator)
+        else:
+            hidden = out = self._hidden(valid, generator)
+        # What is taken out of the input is what is asked for, but in the mode intra-region.
+        taken = {m: out[m] & valid[m] for m in targets}
         return {
             **batch,
-            **{m: x.masked_fill(masked[m], 0) for m, x in targets.items()},
-            "masks": {m: valid[m] & ~masked[m] for m in targets},
+            **{m: x.masked_fill(taken[m], 0) for m, x in targets.items()},
+            "masks": {m: valid[m] & ~taken[m] for m in targets},
             "targets": targets,
-            "masked": masked,
+            "masked": {m: hidden[m] & valid[m] for m in targets},
         }
+
+    def _by_region(
+        self, batch: Mapping[str, Any], valid: dict[str, Tensor], generator: Generator
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """What is asked for, and what is taken out of the input."""
+        hidden = {m: torch.zeros_like(mask) for m, mask in valid.items()}
+        out = dict(hidden)
+        for m, members in read_regions(batch, valid).items():
+            if self.mode == "inter-region":
+                asked = taken = hide_regions(members, self.ratio, generator)
+            else:
+                inside, asked = keep_one_region(members, self.ratio, generator)
+                taken = asked | ~inside
+            hidden[m] = asked[:, None].expand_as(valid[m])
+            out[m] = taken[:, None].expand_as(valid[m])
+        return hidden, out
 
     def _hidden(self, valid: dict[str, Tensor], generator: Generator) -> dict[str, Tensor]:
         if self.mode == "modality":

@@ -18,6 +18,7 @@ from neuros_neurofm.training.domain_weighting import (
     domain_weighted_loss,
 )
 from neuros_neurofm.training.early_stopping import EarlyStopping
+from neuros_neurofm.training.modality_stages import modality_stages
 from neuros_neurofm.training.neurofmxx_trainer import DomainWeightedTrainer
 from neuros_neurofm.training.neurofmxxx_trainer import ClassConditionalTrainer
 from neuros_neurofm.training.trainer import MultiModalTrainer
@@ -38,6 +39,7 @@ __all__ = [
     "domain_weighted_loss",
     "guard_weights",
     "load_weights",
+    "modality_stages",
 ]
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, ClassVar, TypeAlias
 
+from neuros_core import Modality
 from neuros_core.domains import SourceWeights
 from neuros_neurofm.training._trust import Number
 
@@ -53,6 +54,7 @@ class PretrainPhase:
             seen more often than they would be.
         counts: $n_k$, the samples of every source; needed unless `alpha` is 0.
         freeze: Parts of the model that are not trained, for `model.freeze(*phase.freeze)`.
+        modalities: Those that have joined, for `ThreePhaseCurriculum.visible`; None: all.
 
     Raises:
         TypeError: A setting of another type.
@@ -73,10 +75,13 @@ class PretrainPhase:
     alpha: Number = 0.0
     counts: Mapping[str, int] | None = None
     freeze: tuple[str, ...] = ()
+    modalities: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         _check_duration(self.duration, 1)
         object.__setattr__(self, "freeze", _parts(self.freeze))
+        if self.modalities is not None:
+            object.__setattr__(self, "modalities", check_modalities(self.modalities))
         if not 0 <= self.alpha <= 1:
             raise ValueError(f"alpha must lie in [0, 1], got {self.alpha}")
         if self.alpha > 0 and self.counts is None:
@@ -187,3 +192,21 @@ def _parts(freeze: Sequence[str]) -> tuple[str, ...]:
         # tuple("backbone") would freeze the parts "b", "a", ...
         raise TypeError(f"freeze must be a sequence of parts, got the text {freeze!r}")
     return tuple(freeze)
+
+
+def check_modalities(modalities: Sequence[str]) -> tuple[str, ...]:
+    """The modalities as plain texts.
+
+    Raises:
+        TypeError: A text instead of a sequence.
+        ValueError: None at all, an unknown one, or one twice.
+    """
+    if isinstance(modalities, str):
+        raise TypeError(f"modalities must be a sequence of names, got the text {modalities!r}")
+    names = tuple(str(m) for m in modalities)
+    if not names or len(set(names)) < len(names) or not set(names) <= {str(m) for m in Modality}:
+        raise ValueError(
+            f"modalities must be at least one of {', '.join(Modality)}, each once, "
+            f"got {list(names)}"
+        )
+    return names

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from neuros_core import Modality
 from neuros_core.domains import SourceWeights
 from neuros_neurofm.training._phases import (
     ORDER,
@@ -46,7 +47,8 @@ class ThreePhaseCurriculum:
 
     Args:
         phases: A `PretrainPhase`, a `WeightedPhase` and a `FinetunePhase`, in this order; each may
-            be left out. Every one but the last has a duration.
+            be left out, and the first may be the stages of `modality_stages`. Every one but the
+            last has a duration.
         names: Every domain, in the order of the shares; all but the target of the `FinetunePhase`
             are sources.
 
@@ -131,6 +133,33 @@ class ThreePhaseCurriculum:
             shares = (1 - done) * before + done * goal
         method = f"curriculum({phase.name})"
         return SourceWeights(self.names, shares, method, meta={"step": step})
+
+    def visible(self, batch: Mapping[str, Any], step: Number) -> dict[str, Any]:
+        """Return a new batch without the modalities that have not joined at a step.
+
+        Args:
+            batch: A `neuros_core.Batch`.
+            step: Counted from 0; fractions are allowed.
+
+        Returns:
+            The batch, with neither the values of these modalities nor their entries in
+            `masks`, `units` and the like; whole in a phase that names no modalities.
+
+        Raises:
+            ValueError: A negative step or none at all, or no modality of the batch has joined.
+        """
+        phase = self.phase_at(step)
+        joined = phase.modalities if isinstance(phase, PretrainPhase) else None
+        if joined is None:
+            return dict(batch)
+        left = [str(m) for m in Modality if m in batch and m in joined]
+        if not left:
+            raise ValueError(
+                f"the batch has none of the modalities {list(joined)} that have joined at step "
+                f"{step}, only {sorted(batch)}; leave it out"
+            )
+        absent = {str(m) for m in Modality} - set(left)
+        return {key: _without(x, absent) for key, x in batch.items() if key not in absent}
 
     def observe(self, step: Number, loss: Number) -> bool:
         """Tell the loss that a `Plateau` judges, such as the validation loss of every epoch.
@@ -247,7 +276,9 @@ def _check_phases(phases: Sequence[Phase]) -> tuple[Phase, ...]:
         if not isinstance(phase, ORDER):
             known = ", ".join(kind.__name__ for kind in ORDER)
             raise TypeError(f"phases must be of {known}, got {type(phase).__name__}")
-    places = [ORDER.index(type(phase)) for phase in phases]
+    # Stages that follow one another are one pretraining.
+    firsts = [b for a, b in pairwise([None, *phases]) if a is None or not _joins(a, b)]
+    places = [ORDER.index(type(phase)) for phase in firsts]
     if not places or any(b <= a for a, b in pairwise(places)):
         raise ValueError(
             "phases must be pretrain, weighted, finetune in this order, each at most once and at "
@@ -262,6 +293,23 @@ def _check_phases(phases: Sequence[Phase]) -> tuple[Phase, ...]:
             f"{phases[-1].duration}; leave it out"
         )
     return tuple(phases)
+
+
+def _joins(before: Phase, after: Phase) -> bool:
+    """Whether a phase is the stage before it with further modalities and the same shares."""
+    if not (isinstance(before, PretrainPhase) and isinstance(after, PretrainPhase)):
+        return False
+    if before.modalities is None or after.modalities is None:
+        return False
+    if (before.alpha, before.counts) != (after.alpha, after.counts):
+        return False
+    return set(before.modalities) < set(after.modalities)
+
+
+def _without(x: Any, modalities: set[str]) -> Any:
+    if not isinstance(x, Mapping):
+        return x
+    return {key: value for key, value in x.items() if key not in modalities}
 
 
 def _check_names(names: tuple[str, ...], target: str | None) -> None:
