@@ -44,7 +44,7 @@ def _members(
         )
     ids = ids.to(valid.device).expand(n_rows, n_channels)
     # A negative id says that the region is not known; such a channel is in none.
-    known = ids[ids >= 0].unique()
+    known: Tensor = torch.unique(ids[ids >= 0])
     return (ids[:, None, :] == known[None, :, None]) & valid.any(dim=1)[:, None, :]
 
 

@@ -11,6 +11,7 @@ from neuros_neurofm.training.curriculum import (
     ThreePhaseCurriculum,
     WeightedPhase,
     guard_weights,
+    modality_stages,
 )
 from neuros_neurofm.training.domain_weighting import (
     DomainWeightedLoss,
@@ -18,7 +19,6 @@ from neuros_neurofm.training.domain_weighting import (
     domain_weighted_loss,
 )
 from neuros_neurofm.training.early_stopping import EarlyStopping
-from neuros_neurofm.training.modality_stages import modality_stages
 from neuros_neurofm.training.neurofmxx_trainer import DomainWeightedTrainer
 from neuros_neurofm.training.neurofmxxx_trainer import ClassConditionalTrainer
 from neuros_neurofm.training.trainer import MultiModalTrainer

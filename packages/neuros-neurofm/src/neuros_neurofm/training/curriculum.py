@@ -18,6 +18,7 @@ from neuros_neurofm.training._phases import (
     PretrainPhase,
     WeightedPhase,
 )
+from neuros_neurofm.training._stages import modality_stages
 from neuros_neurofm.training._trust import Number, guard, guard_weights
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "ThreePhaseCurriculum",
     "WeightedPhase",
     "guard_weights",
+    "modality_stages",
 ]
 
 
@@ -277,7 +279,7 @@ def _check_phases(phases: Sequence[Phase]) -> tuple[Phase, ...]:
             known = ", ".join(kind.__name__ for kind in ORDER)
             raise TypeError(f"phases must be of {known}, got {type(phase).__name__}")
     # Stages that follow one another are one pretraining.
-    firsts = [b for a, b in pairwise([None, *phases]) if a is None or not _joins(a, b)]
+    firsts = [*phases[:1], *(b for a, b in pairwise(phases) if not _joins(a, b))]
     places = [ORDER.index(type(phase)) for phase in firsts]
     if not places or any(b <= a for a, b in pairwise(places)):
         raise ValueError(

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from neuros_neurofm.training._phases import Duration, PretrainPhase, check_modalities
 from neuros_neurofm.training._trust import Number
 
-__all__ = ["modality_stages"]
+__all__: list[str] = []
 
 
 def modality_stages(
