@@ -14,6 +14,7 @@ import neuros_mechint
 SOURCE = Path(neuros_mechint.__file__).parent
 PUBLIC = [
     "activations",
+    "alignment",
     "attribution",
     "circuits",
     "evidence",

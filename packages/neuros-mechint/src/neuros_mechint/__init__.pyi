@@ -30,6 +30,7 @@ from .activations import (
     run_batched,
     sites,
 )
+from .alignment import CCA, CKA, Procrustes, ProcrustesResult
 from .attribution import Attribution, AttributionResult, LayerConductance, NeuronConductance
 from .circuits import (
     L2,
@@ -172,6 +173,8 @@ from .sae import (
 )
 
 __all__ = [
+    "CCA",
+    "CKA",
     "L2",
     "AblationResult",
     "AblationStudy",
@@ -276,6 +279,8 @@ __all__ = [
     "PathAnalyzer",
     "PopulationGeometry",
     "PredictiveNeurons",
+    "Procrustes",
+    "ProcrustesResult",
     "ProjectOut",
     "RealtimeMonitor",
     "Replace",

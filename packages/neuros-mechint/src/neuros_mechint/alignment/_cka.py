@@ -1,0 +1,237 @@
+"""Centred kernel alignment: two Gram matrices compared as vectors."""
+
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from neuros_mechint.alignment._matrices import (
+    Matrix,
+    Number,
+    as_matrix,
+    as_pair,
+    centered,
+    one_of,
+)
+
+__all__ = ["CKA"]
+
+Kernel = Literal["linear", "rbf"]
+Estimator = Literal["biased", "unbiased"]
+
+
+class CKA:
+    r"""Centred kernel alignment: similarity that ignores rotations and the overall scale.
+
+    $$\mathrm{CKA}(K, L) = \mathrm{HSIC}(K, L) / \sqrt{\mathrm{HSIC}(K, K)\,\mathrm{HSIC}(L, L)}$$
+
+    with $K$, $L$ the kernel matrices of the samples. The biased HSIC is $\mathrm{tr}(K H L H)$ with
+    the centring matrix $H$; it is above 0 for unrelated data with few samples. The unbiased one
+    (Song 2012, eq. 5) leaves out the diagonal and is 0 on average then, so it can be negative.
+
+    Args:
+        kernel: `"linear"`, or `"rbf"`, $\exp(-d^2 / 2 \sigma^2)$ of the distance $d$.
+        estimator: Of HSIC.
+        bandwidth: $\sigma$ of the `"rbf"` kernel in units of the median distance of two samples.
+            A linear kernel has none, so it must stay None there; None is 1 for `"rbf"`.
+
+    Examples:
+        >>> import torch
+        >>> x = torch.tensor([[0.0, 1.0], [2.0, 0.0], [1.0, 5.0], [3.0, 3.0]])
+        >>> round(float(CKA().compute(x, 7 * x.flip(-1))), 6)
+        1.0
+
+    References:
+        Kornblith, Norouzi, Lee & Hinton (2019), ICML 36. arXiv:1905.00414
+        Song, Smola, Gretton, Bedo & Borgwardt (2012), JMLR 13, 1393-1434.
+        Nguyen, Raghu & Kornblith (2021), ICLR. arXiv:2010.15327
+    """
+
+    def __init__(
+        self,
+        *,
+        kernel: Kernel = "linear",
+        estimator: Estimator = "biased",
+        bandwidth: Number | None = None,
+    ) -> None:
+        one_of("kernel", kernel, get_args(Kernel))
+        one_of("estimator", estimator, get_args(Estimator))
+        if bandwidth is not None and kernel == "linear":
+            raise ValueError("bandwidth belongs to kernel='rbf'; a linear kernel has none")
+        if bandwidth is not None and bandwidth <= 0:
+            raise ValueError(f"bandwidth must be above 0, got {bandwidth}")
+        self.kernel: Kernel = kernel
+        self.estimator: Estimator = estimator
+        self.bandwidth = bandwidth
+        self._sums: Tensor | None = None
+
+    def __repr__(self) -> str:
+        return (
+            f"CKA(kernel={self.kernel!r}, estimator={self.estimator!r}, "
+            f"bandwidth={self.bandwidth!r})"
+        )
+
+    def compute(self, x: Matrix, y: Matrix) -> Tensor:
+        """Similarity of two representations, at most 1.
+
+        Args:
+            x: First representation, (..., samples, features_x).
+            y: Second representation, (..., samples, features_y), of the same samples.
+
+        Returns:
+            One value per batch item, (...).
+
+        Raises:
+            TypeError: When x or y is not a real tensor or array.
+            ValueError: When the samples differ or are too few, or a side is constant.
+        """
+        shared, first, second = self._hsic(x, y).unbind(-1)
+        return shared / (first * second).sqrt()
+
+    def compute_matrix(self, list_x: Sequence[Matrix], list_y: Sequence[Matrix]) -> Tensor:
+        """Similarity of every representation of one list with every one of another.
+
+        Args:
+            list_x: Representations (..., samples, features), widths may differ.
+            list_y: Representations of the same samples.
+
+        Returns:
+            Values (..., len(list_x), len(list_y)).
+
+        Raises:
+            TypeError: When an entry is not a real tensor or array.
+            ValueError: When a list is empty, the samples differ, or a representation is constant.
+        """
+        sides = []
+        for name, values in (("list_x", list_x), ("list_y", list_y)):
+            if not len(values):
+                raise ValueError(f"{name} needs at least one representation, got none")
+            grams = [
+                self._gram(self._read(f"{name}[{i}]", value)) for i, value in enumerate(values)
+            ]
+            sides.append(grams)
+        first_size = sides[0][0].shape[-1]
+        for gram in (*sides[0], *sides[1]):
+            if gram.shape[-1] != first_size:
+                raise ValueError(
+                    f"every representation must have the same samples along axis -2, got "
+                    f"{first_size} and {gram.shape[-1]}"
+                )
+        units = [torch.stack([_unit(gram) for gram in grams], dim=-2) for grams in sides]
+        dtype = torch.promote_types(units[0].dtype, units[1].dtype)
+        return units[0].to(dtype) @ units[1].to(dtype).mT
+
+    def update(self, x: Matrix, y: Matrix) -> None:
+        """Add a minibatch: its three HSICs are summed, kernels stay within the minibatch.
+
+        With `estimator="unbiased"` the mean over minibatches does not depend on their size; with
+        `"biased"` small minibatches read too high (Nguyen 2021, section 3).
+
+        Args:
+            x: First representation, (..., samples, features_x).
+            y: Second representation, (..., samples, features_y), of the same samples.
+
+        Raises:
+            TypeError: When x or y is not a real tensor or array.
+            ValueError: When the samples differ or are too few, or a side is constant.
+        """
+        # A biased HSIC is a mean over (n - 1)^2, an unbiased one over n (n - 3): equal weights
+        # make minibatches of any size count by their estimate, not by their size.
+        found = self._hsic(x, y).detach()
+        n = x.shape[-2]
+        found = found / ((n - 1) ** 2 if self.estimator == "biased" else n * (n - 3))
+        if self._sums is not None and self._sums.shape != found.shape:
+            raise ValueError(
+                f"batch axes must stay those of the first minibatch, got "
+                f"{tuple(found.shape[:-1])} after {tuple(self._sums.shape[:-1])}"
+            )
+        self._sums = found if self._sums is None else self._sums + found
+
+    def finalize(self) -> Tensor:
+        """Similarity over all minibatches since the last call; the sums start anew.
+
+        Returns:
+            One value per batch item, (...).
+
+        Raises:
+            ValueError: When no minibatch was added.
+        """
+        if self._sums is None:
+            raise ValueError("no minibatch was added; call update(x, y) first")
+        shared, first, second = self._sums.unbind(-1)
+        self._sums = None
+        return shared / (first * second).sqrt()
+
+    def _read(self, name: str, value: Matrix) -> Tensor:
+        # HSIC_1 divides by n - 3.
+        found = as_matrix(name, value, min_samples=4 if self.estimator == "unbiased" else 2)
+        if bool((found == found[..., :1, :]).flatten(-2).all(-1).any()):
+            raise ValueError(f"{name} is constant over samples; its similarity is undefined")
+        return found
+
+    def _hsic(self, x: Matrix, y: Matrix) -> Tensor:
+        """HSIC of x with y, x with x and y with y up to one factor, (..., 3)."""
+        first, second = as_pair(self._read("x", x), self._read("y", y))
+        n_samples = first.shape[-2]
+        narrow = max(first.shape[-1], second.shape[-1]) < n_samples
+        if self.kernel == "linear" and self.estimator == "biased" and narrow:
+            a, b = centered(first), centered(second)
+            # tr(K H L H) = ||A^T B||^2: the Gram matrices of the samples are never formed.
+            pairs = [(a, b), (a, a), (b, b)]
+            return torch.stack([(p.mT @ q).square().sum((-2, -1)) for p, q in pairs], dim=-1)
+        K, L = self._gram(first), self._gram(second)
+        return torch.stack([(p * q).sum((-2, -1)) for p, q in ((K, L), (K, K), (L, L))], dim=-1)
+
+    def _gram(
+        self, x: Float[Tensor, "*batch sample feature"]
+    ) -> Float[Tensor, "*batch sample sample"]:
+        """Kernel matrix, centred so that an inner product of two is their HSIC."""
+        x = centered(x)
+        gram = x @ x.mT
+        if self.kernel == "rbf":
+            gram = _gaussian(gram, 1.0 if self.bandwidth is None else float(self.bandwidth))
+        if self.estimator == "biased":
+            return (
+                gram
+                - gram.mean(-1, keepdim=True)
+                - gram.mean(-2, keepdim=True)
+                + gram.mean((-2, -1), keepdim=True)
+            )
+        return _u_centered(gram)
+
+
+def _gaussian(
+    gram: Float[Tensor, "*batch sample sample"], bandwidth: float
+) -> Float[Tensor, "*batch sample sample"]:
+    """Gaussian kernel of the distances that inner products give."""
+    norms = gram.diagonal(dim1=-2, dim2=-1)
+    squared = (norms.unsqueeze(-1) + norms.unsqueeze(-2) - 2 * gram).clamp(min=0)
+    rows, columns = torch.triu_indices(gram.shape[-2], gram.shape[-1], offset=1, device=gram.device)
+    median = squared[..., rows, columns].median(-1).values
+    if bool((median <= 0).any()):
+        raise ValueError(
+            "more than half of the pairs of samples coincide, so the median distance is 0; "
+            "use kernel='linear'"
+        )
+    return (squared / (-2 * bandwidth**2 * median[..., None, None])).exp()
+
+
+def _u_centered(
+    gram: Float[Tensor, "*batch sample sample"],
+) -> Float[Tensor, "*batch sample sample"]:
+    """U-centring: the inner product of two such matrices is n (n - 3) HSIC_1 (Song 2012, eq. 5)."""
+    n = gram.shape[-1]
+    off = gram * (1 - torch.eye(n, dtype=gram.dtype, device=gram.device))
+    rows = off.sum(-1) / (n - 2)
+    total = off.sum((-2, -1)) / ((n - 1) * (n - 2))
+    found = off - rows.unsqueeze(-1) - rows.unsqueeze(-2) + total[..., None, None]
+    return found * (1 - torch.eye(n, dtype=gram.dtype, device=gram.device))
+
+
+def _unit(gram: Float[Tensor, "*batch sample sample"]) -> Float[Tensor, "*batch pair"]:
+    """The matrix as a vector of length one."""
+    flat = gram.flatten(-2)
+    unit: Tensor = flat / torch.linalg.vector_norm(flat, dim=-1, keepdim=True)
+    return unit
