@@ -73,7 +73,7 @@ def fine_tune(
         ...     16, 1, 8, 8, modalities=("spike",), behavior_dim=1, window=0.16,
         ...     sampling_rates={"spike": 50.0})
         >>> x = np.random.default_rng(0).poisson(1.0, (200, 2))
-        >>> session = Session({"spike": x}, x[:, 0], 50.0, contiguous_blocks(200, gap=8),
+        >>> session = Session({"spike": x}, 1.0 * x[:, 0], 50.0, contiguous_blocks(200, gap=8),
         ...                   units={"spike": ["a", "b"]})
         >>> stages = fine_tune(model, session, unit_steps=2, steps=0)
         >>> stages.whole is None, model.tokenizers["spike"].units.ids
