@@ -11,7 +11,7 @@ import torch
 from neuros_neurofm import MultiModalNeuroFMX
 from neuros_neurofm.datasets.sessions import cut_blocks, load_session, windows
 from neuros_neurofm.evaluation import RidgeDecoder, r2_score
-from neuros_neurofm.evaluation._baseline_scores import _bins
+from neuros_neurofm.evaluation._recorded import _bins
 from neuros_neurofm.evaluation.evaluate import main as evaluate
 from neuros_neurofm.streaming.stream import main as stream
 from neuros_neurofm.training import MultiModalTrainer, collate
@@ -75,7 +75,7 @@ def test_scores_are_those_of_the_test_block(
 ) -> None:
     content = scores_of(capsys, "--checkpoint", place / "model", "--data_dir", place / "data")
     rows = {row["decoder"]: row for row in content["scores"]}
-    assert list(rows) == ["neurofm", "ridge", "wiener"]
+    assert list(rows) == ["model", "mean", "ridge", "wiener"]
     # 20 s less two gaps of 1 s: the last 30 % of 18 s.
     session = load_session(place / "data" / "monday.npz")
     blocks = cut_blocks(20.0, gap=1.0)
@@ -84,8 +84,8 @@ def test_scores_are_those_of_the_test_block(
     with torch.no_grad():
         decoded = build().forward_batch(collate([sample])).decoder[0]
     expected = r2_score(sample["behavior"].numpy(), decoded.numpy())
-    assert rows["neurofm"]["score"] == pytest.approx(expected, abs=1e-4)
-    assert rows["neurofm"]["n_samples"] == len(sample["behavior"]) == 270
+    assert rows["model"]["score"] == pytest.approx(expected, abs=1e-4)
+    assert rows["model"]["n_samples"] == len(sample["behavior"]) == 270
     lfp = session.signals["lfp"].reshape(1000, 2, 3).mean(axis=1)
     x = np.concatenate([session.signals["spike"], lfp], axis=1)
     train = [slice(0, 100), slice(120, 540)]
@@ -104,18 +104,22 @@ def test_the_table_has_one_row_per_session_and_decoder(
     header, *rows = capsys.readouterr().out.splitlines()
     assert header.split()[:4] == ["session", "decoder", "metric", "score"]
     assert [row.split()[:3] for row in rows] == [
-        ["monday", name, "r2"] for name in ("neurofm", "ridge", "wiener")
+        ["monday", name, "R2"] for name in ("model", "mean", "ridge", "wiener")
     ]
 
 
-def test_labels_are_scored_by_accuracy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_labels_are_scored_by_balanced_accuracy(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "data").mkdir()
     write_session(tmp_path / "data" / "a.npz", labels=True)
     build(2).save_pretrained(tmp_path / "model")
     given = ["--checkpoint", tmp_path / "model", "--data_dir", tmp_path / "data"]
     rows = scores_of(capsys, *given)["scores"]
-    assert {row["metric"] for row in rows} == {"accuracy"}
-    assert rows[1]["score"] > 0.8
+    assert [row["decoder"] for row in rows] == ["model", "chance", "lda", "logistic"]
+    assert {row["metric"] for row in rows} == {"balanced accuracy"}
+    assert rows[1]["score"] == 0.5
+    assert min(rows[2]["score"], rows[3]["score"]) > 0.8
     build(1).save_pretrained(tmp_path / "narrow")
     given[1] = tmp_path / "narrow"
     assert "label 1 is none" in error_of(evaluate, "neurofm-eval", capsys, *given)

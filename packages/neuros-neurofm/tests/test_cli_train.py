@@ -14,6 +14,7 @@ import yaml
 from neuros_neurofm import MultiModalNeuroFMX
 from neuros_neurofm.models._sizes import SIZES
 from neuros_neurofm.training._balanced_loss import BalancedLoss
+from neuros_neurofm.training._checkpoint_file import read_checkpoint, write_checkpoint
 from neuros_neurofm.training._loggers import WandbLogger
 from neuros_neurofm.training._run_folder import BehaviorScale, load_model, unscale_decoder
 from neuros_neurofm.training.train_multimodal import main
@@ -188,6 +189,23 @@ def test_a_resumed_run_refuses_another_configuration_and_a_damaged_checkpoint(
     checkpoint = tmp_path / "run" / "last.ckpt"
     checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
     assert "truncated, damaged" in error_of(capsys, "--resume", *run)
+
+
+def test_a_run_of_other_processes_is_not_resumed_and_stays_as_it_was(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    given = ["--checkpoint_dir", str(run)]
+    assert main(["--data_dir", str(data), *SMALL, *given]) == 0
+    capsys.readouterr()
+    for name in ("last.ckpt", "best.ckpt"):
+        content = read_checkpoint(run / name)
+        # What two processes would have left.
+        write_checkpoint(run / name, content | {"processes": content["processes"] * 2})
+    before = {path: path.read_bytes() for path in sorted(run.rglob("*")) if path.is_file()}
+    refusal = error_of(capsys, "--resume", "--num_epochs=9", *given)
+    assert "is of a run of 2 processes, this one has 1" in refusal
+    assert {path: path.read_bytes() for path in sorted(run.rglob("*")) if path.is_file()} == before
 
 
 def test_bad_input_is_one_line_and_exit_code_2(

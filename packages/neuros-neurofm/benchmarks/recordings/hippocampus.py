@@ -1,10 +1,11 @@
 """Position of a rat on a track, from the spikes of its hippocampus."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from ours import Setting, ours
-from protocol import Row, Task, alternating_blocks, cebra, neural, ridge, score_row, wiener
+from protocol import Fitted, Row, Task, alternating_blocks, cebra, neural, ridge, score_row, wiener
 
 from neuros_neurofm.evaluation import Session
 
@@ -63,10 +64,23 @@ def track(folder: Path, seed: int) -> list[Row]:
         neural("transformer", session, **sized),
         *cebra(session),
     ]
+    return scored(session, fits, seed)
+
+
+def track_cebra(folder: Path, seed: int) -> list[Row]:
+    """The row of CEBRA alone, on the same blocks."""
+    session = track_session(folder)
+    return scored(session, cebra(session), seed)
+
+
+def scored(session: Session, fits: Sequence[Fitted], seed: int) -> list[Row]:
+    """The rows of the recording."""
     return [
         score_row("hippocampus_track", _SPLIT, fit, session, seed=seed, block_s=10.0)
         for fit in fits
     ]
 
 
-TRACK = Task("hippocampus_track", "position (x, y) from CA1 while running, 200 ms bins", track)
+TRACK = Task(
+    "hippocampus_track", "position (x, y) from CA1 while running, 200 ms bins", track, track_cebra
+)

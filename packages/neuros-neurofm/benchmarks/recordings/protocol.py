@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from importlib.util import find_spec
+from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
@@ -25,12 +25,14 @@ from neuros_neurofm.evaluation import (
     block_bootstrap,
     r2_score,
 )
-from neuros_neurofm.evaluation._cebra import CEBRADecoder
+from neuros_neurofm.evaluation._cebra import CEBRADecoder, has_cebra
 
 Array: TypeAlias = NDArray[np.float64]
 Predict: TypeAlias = Callable[[str], Array]
 
 _N_BOOTSTRAP = 1000
+# Ends the name of a decoder that sees samples after the present one, as no other does.
+AHEAD = "ahead"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +55,15 @@ class Row:
 
 
 class Task(NamedTuple):
-    """A recording and what is decoded from it; `run(folder of the recordings, seed)`."""
+    """A recording and what is decoded from it; `run(folder of the recordings, seed)`.
+
+    `run_cebra` gives the rows of CEBRA alone, whose package may not be there.
+    """
 
     name: str
     what: str
     run: Callable[[Path, int], list[Row]]
+    run_cebra: Callable[[Path, int], list[Row]] | None = None
 
 
 class Fitted(NamedTuple):
@@ -277,25 +283,41 @@ def neural(
 
 
 def cebra(session: Session, *, steps: int = 1000) -> list[Fitted]:
-    """Neighbours in a CEBRA embedding (it looks 5 samples ahead), where the package is there."""
-    if find_spec("cebra") is None:
-        return []
-    x = inputs(session)
-    start = time.perf_counter()
-    decoder = CEBRADecoder(steps=steps)
-    blocks = dict(session.blocks)
-    decoder.fit(*_with_targets(session, [x[block] for block in blocks["train"]], "train"))
+    """Neighbours in CEBRA embeddings, causal and not, where the package is there.
 
-    def fit(count: int) -> tuple[Predict, int]:
+    Validation chooses the number of neighbours, and of the causal ones the architecture: the
+    present sample alone, or 10 of which it is the last. As it is meant, 4 of these lie in the
+    future: that decoder sees more than the others. The package cannot be seeded.
+    """
+    if not has_cebra():
+        return []
+    x, blocks = inputs(session), dict(session.blocks)
+    pairs = _with_targets(session, [x[block] for block in blocks["train"]], "train")
+
+    def candidates(architectures: Sequence[str], *, causal: bool) -> Iterable[Candidate]:
+        for name in architectures:
+            decoder = CEBRADecoder(steps=steps, architecture=name, causal=causal)
+            decoder.fit(*pairs)
+            for count in decoder.counts():
+                yield Candidate(f"{name}, {count} neighbours", partial(fit, decoder, count))
+
+    def fit(decoder: CEBRADecoder, count: int) -> tuple[Predict, int]:
         def predict(part: str) -> Array:
             decoder.with_neighbours(count)
             return np.concatenate([decoder.predict(x[block]) for block in blocks[part]])
 
-        return predict, 0
+        return predict, decoder.n_parameters
 
-    candidates = [Candidate(f"{n} neighbours", partial(fit, n)) for n in decoder.counts()]
-    chosen = choose("CEBRA", candidates, session)
-    return [chosen._replace(seconds=time.perf_counter() - start)]
+    name = f"CEBRA {version('cebra')}"
+    found = [
+        choose(name, candidates(("offset1-model", "offset10-model"), causal=True), session),
+        choose(
+            f"{name}, {4 / session.rate:g} s {AHEAD}",
+            candidates(("offset10-model",), causal=False),
+            session,
+        ),
+    ]
+    return [fitted._replace(note=f"{fitted.note}; {steps} steps, not seeded") for fitted in found]
 
 
 def _with_targets(

@@ -1,11 +1,12 @@
 """Hand velocity from motor cortex: a monkey that reaches, and one trial of a maze."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from ours import Setting, ours
-from protocol import Row, Task, alternating_blocks, cebra, neural, ridge, score_row, wiener
+from protocol import Fitted, Row, Task, alternating_blocks, cebra, neural, ridge, score_row, wiener
 
 from neuros_neurofm.evaluation import Session
 
@@ -53,11 +54,19 @@ def reach(folder: Path, seed: int) -> list[Row]:
             neural("transformer", session, **sized),
             *cebra(session),
         ]
-        split = f"{session.name}: train, validation and test in turn, 3 rounds, gaps of 2 s"
-        rows += [
-            score_row("monkey_reach", split, fit, session, seed=seed, block_s=4.0) for fit in fits
-        ]
+        rows += scored(session, fits, seed)
     return rows
+
+
+def reach_cebra(folder: Path, seed: int) -> list[Row]:
+    """The rows of CEBRA alone, on the same blocks."""
+    return [row for s in reach_sessions(folder) for row in scored(s, cebra(s), seed)]
+
+
+def scored(session: Session, fits: Sequence[Fitted], seed: int) -> list[Row]:
+    """The rows of one set of the monkey."""
+    split = f"{session.name}: train, validation and test in turn, 3 rounds, gaps of 2 s"
+    return [score_row("monkey_reach", split, fit, session, seed=seed, block_s=4.0) for fit in fits]
 
 
 def maze(folder: Path, seed: int) -> list[Row]:
@@ -76,4 +85,6 @@ def maze(folder: Path, seed: int) -> list[Row]:
 
 
 MAZE = Task("mc_maze_trial", "hand velocity (x, y) from one trial of a maze", maze)
-REACH = Task("monkey_reach", "hand velocity (x, y) from M1, 200 ms bins, causal", reach)
+REACH = Task(
+    "monkey_reach", "hand velocity (x, y) from M1, 200 ms bins, causal", reach, reach_cebra
+)

@@ -14,6 +14,7 @@ from protocol import (
     Row,
     Task,
     alternating_blocks,
+    cebra,
     neural,
     ridge,
     score_row,
@@ -139,6 +140,7 @@ def _baselines(session: Session, *, n_parameters: int, seed: int) -> list[Fitted
         wiener(session, (2, 4)),
         neural("gru", session, **sized, **rates),
         neural("transformer", session, **sized, **rates),
+        *cebra(session),
     ]
 
 
@@ -183,19 +185,40 @@ def worm(folder: Path, seed: int) -> list[Row]:
     size = models[0].n_parameters
     per_animal = [_baselines(s, n_parameters=size, seed=seed) for s in sessions]
     fits = [*models, *(_mean(fits) for fits in zip(*per_animal, strict=True))]
-    scored = {"seed": seed, "block_s": 20.0}
-    all_animals = replace(
-        sessions[0], targets=np.concatenate([np.asarray(s.targets) for s in sessions], axis=1)
-    )
-    rows = [score_row("worm_calcium", _WITHIN, fit, all_animals, **scored) for fit in fits]
     little = beginning(sessions[-1], _SHARE)
     few = [
         *few_shot(sessions, seed=seed).values(),
         *_baselines(little, n_parameters=size, seed=seed),
     ]
-    return rows + [score_row("worm_calcium", _FEW, fit, little, **scored) for fit in few]
+    return scored(sessions, fits, few, seed)
+
+
+def worm_cebra(folder: Path, seed: int) -> list[Row]:
+    """The rows of CEBRA alone, on the same blocks."""
+    sessions = worm_sessions(folder)
+    fits = [cebra(session) for session in sessions]
+    mean = [_mean(one) for one in zip(*fits, strict=True)]
+    return scored(sessions, mean, cebra(beginning(sessions[-1], _SHARE)), seed)
+
+
+def scored(
+    sessions: Sequence[Session], fits: Sequence[Fitted], few: Sequence[Fitted], seed: int
+) -> list[Row]:
+    """The rows of all animals, and of the one with little data."""
+    within = replace(
+        sessions[0], targets=np.concatenate([np.asarray(s.targets) for s in sessions], axis=1)
+    )
+    little = beginning(sessions[-1], _SHARE)
+    return [
+        score_row("worm_calcium", split, fit, session, seed=seed, block_s=20.0)
+        for split, session, decoders in ((_WITHIN, within, fits), (_FEW, little, few))
+        for fit in decoders
+    ]
 
 
 WORM = Task(
-    "worm_calcium", "velocity and head angle from whole-brain calcium, 0.6 s frames, causal", worm
+    "worm_calcium",
+    "velocity and head angle from whole-brain calcium, 0.6 s frames, causal",
+    worm,
+    worm_cebra,
 )

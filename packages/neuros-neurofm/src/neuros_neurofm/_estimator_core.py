@@ -147,15 +147,26 @@ class Core:
         return learned
 
     def _read_out(
-        self, X: Arrays, sessions: str | Sequence[str] | None, *, infer_units: bool
+        self,
+        X: Arrays,
+        sessions: str | Sequence[str] | None,
+        *,
+        infer_units: bool,
+        decodes: bool,
     ) -> list[ReadOut]:
         learned = self._fitted()
         recordings = data.read_recordings(X, counts=learned.counts)
+        if infer_units and decodes and learned.linear is not None:
+            raise ValueError(
+                "infer_units does not decode with linear_skip: nothing says how the unknown units "
+                "are weighted; adapt(X, y) learns it"
+            )
         if infer_units:
-            return [learned.read_out(None, x) for x in recordings]
+            return [learned.read_out(None, x, decodes=decodes) for x in recordings]
         n = len(recordings)
         names = data.name_sessions(learned.names_for(sessions, n), n, ())
-        return [learned.read_out(name, x) for name, x in zip(names, recordings, strict=True)]
+        pairs = zip(names, recordings, strict=True)
+        return [learned.read_out(name, x, decodes=decodes) for name, x in pairs]
 
 
 def not_fitted(what: str) -> Exception:

@@ -14,6 +14,7 @@ from neuros_neurofm._estimator_objective import BehaviorContrast
 from neuros_neurofm._estimator_state import Learned
 from neuros_neurofm._estimator_training import TimeGrid
 from neuros_neurofm.models import MultiModalNeuroFMX
+from neuros_neurofm.models._linear_file import LINEAR_FILE, read_linear_parts, write_linear_parts
 
 __all__ = ["read_folder", "write_folder"]
 
@@ -64,6 +65,9 @@ def write_folder(folder: Path, params: Mapping[str, Any], learned: Learned) -> N
         arrays |= {f"contrast/{name}": v.detach().cpu() for name, v in weights.items()}
     folder.mkdir(parents=True, exist_ok=True)
     learned.model.save_pretrained(folder / _MODEL)
+    (folder / _MODEL / LINEAR_FILE).unlink(missing_ok=True)
+    if learned.linear is not None:
+        write_linear_parts(folder / _MODEL, learned.linear)
     save_file(arrays, folder / _ARRAYS)
     (folder / _STATE).write_text(text + "\n")
 
@@ -99,6 +103,7 @@ def read_folder(folder: Path, device: str) -> tuple[dict[str, Any], Learned]:
         scales={name: _scale(pair) for name, pair in _under("scale/", arrays).items()},
         latest=state["latest"],
         losses=state["losses"],
+        linear=read_linear_parts(folder / _MODEL)[0] if state["params"]["linear_skip"] else None,
     )
     return state["params"], learned
 

@@ -1,16 +1,119 @@
 """The pictures of an estimator, on matplotlib axes."""
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, SupportsFloat
 
 import numpy as np
 from numpy.typing import NDArray
 
+from neuros_neurofm import _estimator_data as data
+from neuros_neurofm._estimator_data import Arrays
+from neuros_neurofm._estimator_state import Learned
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 else:
+    # At run time matplotlib is not there.
     Axes = Any
 
-__all__ = ["draw_decoding", "draw_embedding", "draw_loss"]
+__all__ = ["Plots", "draw_decoding", "draw_embedding", "draw_loss"]
+
+
+class Plots:
+    """What an estimator that has learned something draws."""
+
+    classes_: NDArray[Any] | None
+    loss_curve_: list[float]
+    sampling_rate: SupportsFloat | None
+    transform: Callable[..., Any]
+    predict: Callable[..., Any]
+    score: Callable[..., float]
+    _fitted: Callable[[], Learned]
+
+    def plot_embedding(
+        self,
+        X: Arrays,
+        y: Arrays = None,
+        *,
+        sessions: str | Sequence[str] | None = None,
+        ax: Axes | None = None,
+    ) -> Axes:
+        """Draw the first two principal components of the latents, coloured by y.
+
+        Args:
+            X: As in `transform`.
+            y: Targets to colour by: labels, or the first variable.
+            sessions: As in `transform`.
+            ax: Where to draw; None: a new figure.
+
+        Returns:
+            The axes.
+
+        Raises:
+            ImportError: matplotlib is not installed.
+        """
+        several = data.is_several(X)
+        latents = self.transform(X, sessions=sessions)
+        parts = latents if several else [latents]
+        color = None
+        if y is not None:
+            color = np.concatenate(
+                data.read_targets(y, [len(part) for part in parts], several=several)
+            )
+        return draw_embedding(np.concatenate(parts), color, ax)
+
+    def plot_decoding(
+        self,
+        X: Arrays,
+        y: Arrays,
+        *,
+        dim: int = 0,
+        session: str | None = None,
+        ax: Axes | None = None,
+    ) -> Axes:
+        """Draw one variable of one recording, and what is decoded of it.
+
+        Args:
+            X: (time, channel).
+            y: (time, dim) or (time,).
+            dim: Which variable.
+            session: Session of the recording; default as in `transform`.
+            ax: Where to draw; None: a new figure.
+
+        Returns:
+            The axes; its title holds the score.
+
+        Raises:
+            ImportError: matplotlib is not installed.
+        """
+        decoded = np.asarray(self.predict(X, sessions=session))
+        truth = data.read_targets(y, [len(decoded)], several=False)[0]
+        name = "R²" if self.classes_ is None else "accuracy"
+        first, second = (v.reshape(len(v), -1)[:, dim] for v in (truth, decoded))
+        title = f"{name} {self.score(X, y, sessions=session):.2f}"
+        return draw_decoding(
+            first,
+            second,
+            ax,
+            rate=self._fitted().grid.rate if self.sampling_rate else None,
+            title=title,
+        )
+
+    def plot_loss(self, *, ax: Axes | None = None) -> Axes:
+        """Draw the loss of every step.
+
+        Args:
+            ax: Where to draw; None: a new figure.
+
+        Returns:
+            The axes.
+
+        Raises:
+            sklearn.exceptions.NotFittedError: Nothing is learned yet.
+            ImportError: matplotlib is not installed.
+        """
+        self._fitted()
+        return draw_loss(np.asarray(self.loss_curve_), ax)
 
 
 def axes_or_new(ax: Axes | None) -> Axes:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Generator
 
 from neuros_neurofm._estimator_data import Recording, Scale, TargetCode, group, same_width
+from neuros_neurofm._estimator_linear import leave_over, linear_of
 from neuros_neurofm._estimator_objective import BehaviorContrast
 from neuros_neurofm._estimator_training import (
     TimeGrid,
@@ -20,7 +21,8 @@ from neuros_neurofm._estimator_training import (
     options_of,
 )
 from neuros_neurofm._estimator_windows import Piece, WindowLoader, batch_of, moved
-from neuros_neurofm.models import MultiModalNeuroFMX
+from neuros_neurofm.models import LinearPart, MultiModalNeuroFMX
+from neuros_neurofm.models._linear_fit import silence_decoder
 
 __all__ = ["Learned", "ReadOut", "start"]
 
@@ -52,6 +54,7 @@ class Learned:
         scales: Level and spread of the channels of every session, but for counts.
         latest: Session of each recording of the last call that learned.
         losses: Loss of every step.
+        linear: Linear part of every session that had targets; None: the model decodes alone.
     """
 
     modality: str
@@ -64,6 +67,7 @@ class Learned:
     scales: dict[str, Scale] = field(default_factory=dict)
     latest: list[str] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
+    linear: dict[str, LinearPart] | None = None
 
     @property
     def counts(self) -> bool:
@@ -97,6 +101,8 @@ class Learned:
             Piece(name, self._scaled(name, x), y)
             for name, x, y in zip(names, recordings, coded, strict=True)
         ]
+        if self.linear is not None:
+            pieces = leave_over(self.linear, self.modality, pieces, rate=self.grid.rate)
         add_sessions(self.model, self.modality, pieces, infer=bool(self.losses))
         self.sessions |= widths
         self.latest = list(names)
@@ -138,11 +144,12 @@ class Learned:
             )
         return self.latest
 
-    def read_out(self, name: str | None, x: Recording) -> ReadOut:
+    def read_out(self, name: str | None, x: Recording, *, decodes: bool) -> ReadOut:
         """Run the model over a whole recording; None: its units are inferred.
 
         Raises:
-            ValueError: An unknown session, another number of channels, or an unknown scale.
+            ValueError: An unknown session, another number of channels, an unknown scale, or a
+                session that is to be decoded and has no linear part.
         """
         if name is None:
             if not self.counts:
@@ -163,6 +170,8 @@ class Learned:
         latents = out.latents[0].float().cpu().numpy()
         none = np.empty((len(x), 0))
         decoder = none if out.decoder is None else out.decoder[0].double().cpu().numpy()
+        if decodes and self.linear is not None:
+            decoder = decoder + linear_of(self.linear, self.modality, piece)
         return ReadOut(self._held(latents, len(x)), decoder)
 
     def _held(self, latents: NDArray[np.float32], n: int) -> NDArray[np.float32]:
@@ -220,8 +229,14 @@ def start(
     if not code.width and params["mask_ratio"] == 0:
         raise ValueError("without y there is nothing to learn at mask_ratio = 0; raise it")
     model = build_model(modality, options, grid, code.width)
+    linear: dict[str, LinearPart] | None = None
+    if params["linear_skip"]:
+        if code.scale is None:
+            raise ValueError("linear_skip needs continuous y; leave it out for labels or no y")
+        linear = {}
+        silence_decoder(model)
     labels, weight = code.classes is not None, float(params["contrastive_weight"])
     contrast = None
     if code.width and weight > 0:
         contrast = BehaviorContrast(code.width, labels=labels, weight=weight)
-    return Learned(modality, model, grid, code, contrast, seed)
+    return Learned(modality, model, grid, code, contrast, seed, linear=linear)

@@ -11,7 +11,7 @@ from neuros_neurofm import _estimator_data as data
 from neuros_neurofm._estimator_core import Core, RandomState, not_fitted
 from neuros_neurofm._estimator_data import Arrays
 from neuros_neurofm._estimator_files import read_folder, write_folder
-from neuros_neurofm._estimator_plots import draw_decoding, draw_embedding, draw_loss
+from neuros_neurofm._estimator_plots import Plots
 from neuros_neurofm._estimator_state import Learned, start
 from neuros_neurofm._estimator_training import (
     check_settings,
@@ -23,17 +23,14 @@ from neuros_neurofm.evaluation import r2_score
 
 if TYPE_CHECKING:
     from typing import Self
-
-    from matplotlib.axes import Axes
 else:
-    # At run time matplotlib is not there, and the type checker of the tests knows Self only in
-    # classes that it decorates whole.
-    Self, Axes = Core, Any
+    # The type checker of the tests knows Self only in classes that it decorates whole.
+    Self = Core
 
 __all__ = ["NeuroFMEstimator"]
 
 
-class NeuroFMEstimator(Core):
+class NeuroFMEstimator(Core, Plots):
     r"""Fit, decode and embed recordings given as arrays, with the conventions of scikit-learn.
 
     A recording is an array X (time, channel) with targets y (time, dim) or (time,); several
@@ -61,6 +58,11 @@ class NeuroFMEstimator(Core):
         learning_rate: Peak of the one-cycle schedule of AdamW.
         mask_ratio: Share of the input that is hidden and asked for, in [0, 1).
         contrastive_weight: Factor of the contrastive loss, >= 0.
+        linear_skip: Decode what a ridge regression of the present and the last samples leaves over,
+            and add both, as `evaluation.LinearSkipDecoder` does: few steps on a short recording
+            then lose little to linear decoding. It needs continuous y of every session that is to
+            be decoded, so neither `infer_units` nor an `adapt` without y decodes. False: all that
+            is decoded comes from the model.
         device: `auto` takes an accelerator where there is one.
         random_state: An integer, or a generator of torch or NumPy; the same integer gives the same
             bits on one machine. None: different every time.
@@ -102,6 +104,7 @@ class NeuroFMEstimator(Core):
         learning_rate: SupportsFloat = 3e-3,
         mask_ratio: SupportsFloat = 0.2,
         contrastive_weight: SupportsFloat = 0.1,
+        linear_skip: bool = False,
         device: str = "auto",
         random_state: RandomState = None,
         progress: bool = True,
@@ -115,6 +118,7 @@ class NeuroFMEstimator(Core):
         self.learning_rate = learning_rate
         self.mask_ratio = mask_ratio
         self.contrastive_weight = contrastive_weight
+        self.linear_skip = linear_skip
         self.device = device
         self.random_state = random_state
         self.progress = progress
@@ -252,7 +256,8 @@ class NeuroFMEstimator(Core):
             sklearn.exceptions.NotFittedError: Nothing is learned yet.
             ValueError: An unknown session or another number of channels.
         """
-        latents = [out.latents for out in self._read_out(X, sessions, infer_units=infer_units)]
+        outs = self._read_out(X, sessions, infer_units=infer_units, decodes=False)
+        latents = [out.latents for out in outs]
         return latents if data.is_several(X) else latents[0]
 
     def fit_transform(
@@ -291,12 +296,12 @@ class NeuroFMEstimator(Core):
 
         Raises:
             sklearn.exceptions.NotFittedError: Nothing is learned yet, or nothing to decode.
-            ValueError: As in `transform`.
+            ValueError: As in `transform`, or with `linear_skip` a session without a linear part.
         """
         code = self._fitted().code
         if not code.width:
             raise not_fitted(f"the decoder of {self!r}, which was fitted without y,")
-        outs = self._read_out(X, sessions, infer_units=infer_units)
+        outs = self._read_out(X, sessions, infer_units=infer_units, decodes=True)
         decoded = [code.decode(out.decoder) for out in outs]
         return decoded if data.is_several(X) else decoded[0]
 
@@ -376,88 +381,3 @@ class NeuroFMEstimator(Core):
         self = cls(**params)
         self._publish(learned)
         return self
-
-    def plot_embedding(
-        self,
-        X: Arrays,
-        y: Arrays = None,
-        *,
-        sessions: str | Sequence[str] | None = None,
-        ax: Axes | None = None,
-    ) -> Axes:
-        """Draw the first two principal components of the latents, coloured by y.
-
-        Args:
-            X: As in `transform`.
-            y: Targets to colour by: labels, or the first variable.
-            sessions: As in `transform`.
-            ax: Where to draw; None: a new figure.
-
-        Returns:
-            The axes.
-
-        Raises:
-            ImportError: matplotlib is not installed.
-        """
-        several = data.is_several(X)
-        latents = self.transform(X, sessions=sessions)
-        parts = latents if several else [latents]
-        color = None
-        if y is not None:
-            color = np.concatenate(
-                data.read_targets(y, [len(part) for part in parts], several=several)
-            )
-        return draw_embedding(np.concatenate(parts), color, ax)
-
-    def plot_decoding(
-        self,
-        X: Arrays,
-        y: Arrays,
-        *,
-        dim: int = 0,
-        session: str | None = None,
-        ax: Axes | None = None,
-    ) -> Axes:
-        """Draw one variable of one recording, and what is decoded of it.
-
-        Args:
-            X: (time, channel).
-            y: (time, dim) or (time,).
-            dim: Which variable.
-            session: Session of the recording; default as in `transform`.
-            ax: Where to draw; None: a new figure.
-
-        Returns:
-            The axes; its title holds the score.
-
-        Raises:
-            ImportError: matplotlib is not installed.
-        """
-        decoded = np.asarray(self.predict(X, sessions=session))
-        truth = data.read_targets(y, [len(decoded)], several=False)[0]
-        name = "R²" if self.classes_ is None else "accuracy"
-        first, second = (v.reshape(len(v), -1)[:, dim] for v in (truth, decoded))
-        title = f"{name} {self.score(X, y, sessions=session):.2f}"
-        return draw_decoding(
-            first,
-            second,
-            ax,
-            rate=self._learned.grid.rate if self.sampling_rate else None,
-            title=title,
-        )
-
-    def plot_loss(self, *, ax: Axes | None = None) -> Axes:
-        """Draw the loss of every step.
-
-        Args:
-            ax: Where to draw; None: a new figure.
-
-        Returns:
-            The axes.
-
-        Raises:
-            sklearn.exceptions.NotFittedError: Nothing is learned yet.
-            ImportError: matplotlib is not installed.
-        """
-        self._fitted()
-        return draw_loss(np.asarray(self.loss_curve_), ax)

@@ -1,5 +1,6 @@
 """A recording with a known state, and a model whose read-out is fitted in closed form."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -71,6 +72,8 @@ def fit_readout(model: MultiModalNeuroFMX, session: Session) -> None:
         ]
     )
     y = np.concatenate([part.targets for part in parts])
+    if session.labelled:
+        y = np.eye(model.config["behavior_dim"])[y]
     center, mean = z.mean(axis=0), y.mean(axis=0)
     gram = (z - center).T @ (z - center) + 1.0 * np.eye(z.shape[1])
     weights = np.linalg.solve(gram, (z - center).T @ (y - mean))
@@ -81,11 +84,23 @@ def fit_readout(model: MultiModalNeuroFMX, session: Session) -> None:
         head.skip.weight.copy_(torch.as_tensor(weights.T))
 
 
+def labelled(seed: int = 0, **changes: Any) -> Session:
+    """The recording with the sign of its state as label, 1 and 0, unknown for a while."""
+    session = record(seed, **changes)
+    labels = (np.asarray(session.targets)[:, 0] > 0).astype(int)
+    labels[1100:1120] = -1
+    return replace(session, targets=labels)
+
+
 @pytest.fixture(scope="session")
 def lab() -> SimpleNamespace:
     """What the tests make recordings and models with."""
     return SimpleNamespace(
-        units=UNITS, record=record, make_model=make_model, fit_readout=fit_readout
+        units=UNITS,
+        record=record,
+        labelled=labelled,
+        make_model=make_model,
+        fit_readout=fit_readout,
     )
 
 

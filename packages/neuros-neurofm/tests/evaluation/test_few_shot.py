@@ -11,7 +11,7 @@ import torch
 from neuros_neurofm import MultiModalNeuroFMX
 from neuros_neurofm.evaluation._decode import decode, fit_decoder
 from neuros_neurofm.evaluation.few_shot import FewShotCurve, few_shot_curve
-from neuros_neurofm.evaluation.metrics import r2_score
+from neuros_neurofm.evaluation.metrics import balanced_accuracy, r2_score
 from neuros_neurofm.evaluation.session import Blocks, Session
 
 
@@ -142,6 +142,36 @@ def test_a_ratio_of_noise_is_refused(lab: Any, recording: Session) -> None:
     assert "less than 0.1: a ratio of it would be noise" in str(curve.reason)
 
 
+def test_labels_are_scored_above_chance_by_the_same_curve(lab: Any) -> None:
+    session, seen = lab.labelled(), []
+
+    def fit(model: MultiModalNeuroFMX, data: Session) -> None:
+        seen.append(data)
+        lab.fit_readout(model, data)
+
+    curve = curve_of(lab.make_model(behavior_dim=2), session, (0.1, 1.0), fit=fit)
+    assert (curve.metric, curve.chance) == ("balanced accuracy", 0.5)
+    # Beyond the share every label is unknown.
+    assert (seen[0].targets[:66] == session.targets[:66]).all()
+    assert (seen[0].targets[66:710] == -1).all()
+    model = lab.make_model(behavior_dim=2)
+    lab.fit_readout(model, session)
+    predicted, labels = decode(model, session).argmax(axis=1), session.part("test")[0].targets
+    assert curve.scores[-1] == balanced_accuracy(labels, predicted) > 0.7
+    np.testing.assert_allclose(
+        curve.retention, (curve.scores - 0.5) / (curve.scores[-1] - 0.5), rtol=1e-12
+    )
+    assert (curve.low < curve.scores).all()
+
+
+def test_a_ratio_of_guesses_is_refused(lab: Any) -> None:
+    # 0.5 is far above 0.1, and nothing but chance.
+    curve = curve_of(lab.make_model(behavior_dim=2), lab.labelled(), (1.0,))
+    assert 0.3 < curve.scores[0] < 0.6
+    assert np.isnan(curve.retention[0])
+    assert "less than 0.1 above the chance of 0.500: a ratio of it would be" in str(curve.reason)
+
+
 @pytest.mark.parametrize("fractions", [(), (0.5,), (0.0, 1.0), (1.0, 2.0), (float("nan"), 1.0)])
 def test_shares_out_of_range_are_refused(lab: Any, recording: Session, fractions: Any) -> None:
     with pytest.raises(ValueError, match=r"fractions must lie in \(0, 1\] and hold 1, got"):
@@ -151,8 +181,8 @@ def test_shares_out_of_range_are_refused(lab: Any, recording: Session, fractions
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"targets": None}, "needs continuous targets .* got none"),
-        ({"targets": np.zeros(1200, dtype=int)}, "needs continuous targets .* got integer labels"),
+        ({"targets": None}, "needs targets, .* got none"),
+        ({"targets": np.full(1200, 3)}, "label 3 is none of the model's 1 classes"),
         ({"blocks": Blocks((slice(0, 100),))}, "has no test block"),
     ],
 )

@@ -83,7 +83,8 @@ def test_more_channels_than_samples_leave_a_residual_that_was_held_out() -> None
     session = record(n_times=120, n_channels=200, noise=100.0)
     decoder = LinearSkipDecoder(build(), n_lags=(1,))
     rest = decoder._residual(session).part("train")[0].targets
-    own = decoder._linear["a"].predict(session.part("train")[0].inputs["lfp"])
+    x = torch.from_numpy(session.part("train")[0].inputs["lfp"])[None]
+    own = decoder.parts["a"]({"lfp": x})[0].numpy()
     assert np.std(rest) > 1.2 * np.std(truth(session, "train") - own)
 
 
@@ -151,6 +152,24 @@ def test_the_model_alone_decodes_the_residual() -> None:
     assert np.abs(decode(decoder.model, session)).max() < 0.1
 
 
+def test_a_stream_of_a_decoder_says_what_it_decodes_offline() -> None:
+    session = record(n_times=500, noise=1.0)
+    decoder = LinearSkipDecoder(build(), n_lags=(4,))
+    decoder.fit(session, steps=10)
+    (block,) = session.blocks.test
+    x = torch.as_tensor(session.inputs["lfp"][block], dtype=torch.float32)[None]
+    stream, steps, at = decoder.stream("a"), [], 0
+    for size in (1, 2, 5, 3, 60):
+        steps += stream.push({"lfp": x[:, at : at + size]})
+        at += size
+    streamed = torch.cat([step.decoder for step in steps], 1)[0].double().numpy()
+    offline = decoder.decode(session)[: len(streamed)]
+    np.testing.assert_allclose(streamed, offline, atol=2e-6)
+    assert np.abs(offline).max() > 5
+    with pytest.raises(ValueError, match="'b' has no linear part"):
+        decoder.stream("b")
+
+
 def test_a_folder_without_linear_parts_is_refused(tmp_path: Path) -> None:
     build().save_pretrained(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"a saved decoder holds linear\.safetensors"):
@@ -200,7 +219,9 @@ def test_a_session_that_was_not_fitted_is_refused() -> None:
     decoder = linear_alone(session)
     with pytest.raises(ValueError, match=r"'b' has no linear part, only \['a'\] have"):
         decoder.decode(replace(session, name="b"))
-    with pytest.raises(ValueError, match="must have the 3 channels of the fit, got 4"):
+    with pytest.raises(
+        ValueError, match=r"channels \{'lfp': 3\} of its fit, got \{'lfp': \(1, 114, 4\)"
+    ):
         decoder.decode(record(n_channels=4))
     with pytest.raises(ValueError, match="part must be one of"):
         decoder.decode(session, "tests")

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neuros_neurofm.evaluation import bits_per_spike, poisson_nll, r2_score
+from neuros_neurofm.evaluation import balanced_accuracy, bits_per_spike, poisson_nll, r2_score
 
 
 def rng(seed: int = 0) -> np.random.Generator:
@@ -26,6 +26,40 @@ def test_columns_are_averaged_or_returned() -> None:
     assert raw.shape == (2,)
     assert raw[0] == 1.0
     assert r2_score(y, prediction) == pytest.approx(raw.mean())
+
+
+@settings(max_examples=50, derandomize=True, deadline=None)
+@given(seed=st.integers(0, 999), n_classes=st.integers(1, 6))
+def test_a_constant_answer_has_the_balanced_accuracy_of_chance(seed: int, n_classes: int) -> None:
+    draw = rng(seed)
+    labels = np.r_[np.arange(n_classes), draw.integers(n_classes, size=40) ** 2 % n_classes]
+    answer = np.full(len(labels), draw.integers(n_classes))
+    assert balanced_accuracy(labels, answer) == pytest.approx(1 / n_classes)
+    assert balanced_accuracy(labels, labels) == 1.0
+    # How often a class occurs, and what has no label, changes nothing.
+    again = np.r_[labels, labels[labels == 0], np.full(9, -1)]
+    doubled = np.r_[answer, answer[labels == 0], np.zeros(9)]
+    assert balanced_accuracy(again, doubled) == pytest.approx(1 / n_classes)
+
+
+def test_recalls_are_averaged() -> None:
+    labels, predicted = np.array([0, 0, 0, 0, 1, 1, 5]), np.array([0, 0, 0, 1, 1, 0, 5])
+    assert balanced_accuracy(labels, predicted) == pytest.approx((3 / 4 + 1 / 2 + 1) / 3)
+
+
+@pytest.mark.parametrize(
+    ("labels", "predicted", "message"),
+    [
+        (np.zeros(3), np.zeros(2), "labels and predicted must have equal shapes"),
+        (np.zeros((3, 1)), np.zeros((3, 1)), r"labels must be \(time,\), got shape \(3, 1\)"),
+        (np.array([0.5, 1.0]), np.zeros(2), r"labels must be integers, got \[0\.5\]"),
+        (np.zeros(2), np.array([0.0, np.nan]), "predicted must be integers"),
+        (np.full(2, -1), np.zeros(2), "at least one label >= 0, got none"),
+    ],
+)
+def test_labels_that_are_none_are_refused(labels: Any, predicted: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        balanced_accuracy(labels, predicted)
 
 
 @settings(max_examples=50, derandomize=True, deadline=None)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from neuros_neurofm.evaluation import NeuralDecoder, bits_per_spike, r2_score
+from neuros_neurofm.evaluation import NeuralDecoder, balanced_accuracy, bits_per_spike, r2_score
 
 KINDS = pytest.mark.parametrize("kind", ["gru", "transformer"])
 
@@ -96,11 +96,30 @@ def test_poisson_decoders_return_rates_that_beat_the_mean() -> None:
     assert 0.5 * best < bits_per_spike(rates, counts[500:])
 
 
+@KINDS
+def test_categorical_decoders_return_shares_of_classes(kind: str) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(900, 2))
+    labels = (x[:, 0] > 0).astype(int)
+    y = np.eye(3)[labels]
+    decoder = NeuralDecoder(
+        kind, window=8, n_parameters=900, steps=80, learning_rates=(1e-2,), likelihood="categorical"
+    )
+    decoder.fit(x[:600], y[:600], x_validation=x[600:700], y_validation=y[600:700])
+    shares = decoder.predict(x[700:])
+    np.testing.assert_allclose(shares.sum(axis=1), 1.0)
+    # No sample has the third class.
+    assert shares[:, 2].mean() < 0.1
+    assert balanced_accuracy(labels[700:], shares.argmax(axis=1)) > 0.85
+    with pytest.raises(ValueError, match="y must hold the shares of the classes"):
+        decoder.fit(x, x, x_validation=x, y_validation=x)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"architecture": "cnn"}, "architecture must be gru or transformer"),
-        ({"likelihood": "gamma"}, "likelihood must be gaussian or poisson"),
+        ({"likelihood": "gamma"}, "likelihood must be one of gaussian, poisson, categorical"),
         ({"window": 1}, "window must be at least 2"),
         ({"steps": 0}, "must be >= 1, got 0, 16 and 25"),
         ({"learning_rates": ()}, "learning_rates must be finite and > 0"),

@@ -111,6 +111,48 @@ def test_the_page_says_who_leads_and_by_how_much(scripts: Any) -> None:
     assert run.learnt(rows(protocol, math.nan)) == "No comparison: why"
 
 
+def test_a_decoder_that_sees_what_comes_is_told_and_not_compared(scripts: Any) -> None:
+    protocol, run = scripts("protocol"), scripts("run")
+    found = [
+        *rows(protocol, 0.8, 0.5),
+        protocol.Row("t", "s", "CEBRA 9, 1 s ahead", "R2", 0.9, 0, 1, 1.0, 1.0, 5, 2.0, 0, "why"),
+    ]
+    assert run.learnt(found) == (
+        "neurofm (0.800) leads the best baseline, ridge (0.500), by 0.300 R2. "
+        "CEBRA 9, 1 s ahead, which the others may not see: 0.900."
+    )
+
+
+def test_rows_of_cebra_are_added_to_a_finished_task(scripts: Any, tmp_path: Path) -> None:
+    protocol, run = scripts("protocol"), scripts("run")
+    calls: list[int] = []
+
+    def cebra(folder: Path, seed: int) -> list[Any]:
+        calls.append(seed)
+        return [protocol.Row("t", "s", "CEBRA 9", "R2", 0.4, 0, 1, 1.0, 1.0, 5, 2.0, seed, "why")]
+
+    task = protocol.Task("t", "what", lambda folder, seed: rows(protocol, 0.5), cebra)
+    file = tmp_path / "t.json"
+    run.run_task(task, tmp_path, [0, 1], file)
+    for _ in range(2):
+        run.add_cebra(task, tmp_path, file)
+    names = [row["model"] for row in json.loads(file.read_text())["rows"]]
+    assert names == ["neurofm", "neurofm", "CEBRA 9", "CEBRA 9"]
+    assert calls == [0, 1, 0, 1]
+    before = file.read_text()
+    run.add_cebra(protocol.Task("t", "what", task.run), tmp_path, file)
+    assert file.read_text() == before
+
+
+def test_cebra_is_left_out_where_it_is_not_installed(
+    scripts: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The import system's own sign for a package that is not there.
+    monkeypatch.setitem(sys.modules, "cebra", None)
+    protocol = scripts("protocol")
+    assert protocol.cebra(record(protocol)) == []
+
+
 def test_a_task_leaves_a_file_and_is_not_run_again(
     scripts: Any,
     tmp_path: Path,

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from neuros_neurofm import MultiModalNeuroFMX
 from neuros_neurofm.evaluation._decode import decode
-from neuros_neurofm.evaluation.metrics import r2_score
+from neuros_neurofm.evaluation.metrics import balanced_accuracy, r2_score
 from neuros_neurofm.evaluation.robustness import (
     TokenizerRobustness,
     _jittered,
@@ -49,6 +49,18 @@ def curves(model: MultiModalNeuroFMX, data: Session, *args: Any, **options: Any)
     return result
 
 
+def test_labels_are_scored_beside_chance(lab: Any) -> None:
+    whole = lab.labelled()
+    session = dataclasses.replace(
+        whole, inputs={"spike": whole.inputs["spike"]}, units={"spike": whole.units["spike"]}
+    )
+    model = trained(lab, session, behavior_dim=2)
+    curve = curves(model, session, (0.0, 400.0), (0.0,)).jitter
+    assert (curve.metric, curve.chance) == ("balanced accuracy", 0.5)
+    predicted, labels = decode(model, session).argmax(axis=1), session.part("test")[0].targets
+    assert curve.scores[0] == balanced_accuracy(labels, predicted) > curve.scores[1]
+
+
 @pytest.mark.parametrize("mode", ["counts", "events"])
 def test_without_damage_the_score_is_that_of_the_decoder(
     lab: Any, data: Session, mode: str
@@ -58,6 +70,7 @@ def test_without_damage_the_score_is_that_of_the_decoder(
     expected = r2_score(data.part("test")[0].targets, decode(model, data))
     for curve in result:
         assert curve.scores[0] == pytest.approx(expected, abs=1e-5)
+        assert (curve.metric, curve.chance) == ("R2", 0.0)
         assert curve.low[0] < curve.scores[0] < curve.high[0]
     counts = data.part("test")[0].inputs["spike"]
     # One token per bin of 20 ms, or one per spike.

@@ -83,7 +83,7 @@ def result() -> BenchmarkResult:
 def test_every_score_has_its_interval_and_all_baselines_beside_it(result: BenchmarkResult) -> None:
     for task in ("motor_decoding", "visual_encoding", "spiking_prediction"):
         names = list(scores(result, task))
-        # A Poisson regression only where counts are predicted.
+        # Of numbers there are no classes. A Poisson regression only where counts are predicted.
         glm = ["glm"] if task == "spiking_prediction" else []
         assert names == ["model", "mean", "ridge", "wiener", *glm, "gru", "transformer"]
     assert all(s.low <= s.high and s.lead_low <= s.lead_high for s in result.scores)
@@ -354,16 +354,6 @@ def test_a_baseline_without_its_package_is_left_out_and_the_table_says_so(
     assert note in found.report(tmp_path / "report.html").read_text(encoding="utf-8")
 
 
-@pytest.mark.slow  # Training of another package.
-@pytest.mark.filterwarnings("ignore")  # Those of that package are not ours.
-def test_neighbours_in_a_cebra_embedding_are_scored_where_the_package_is_there() -> None:
-    pytest.importorskip("cebra")
-    suite = BenchmarkSuite(["motor_decoding"], baselines=("cebra",), n_bootstrap=5, steps=100)
-    found = suite.run(build(), record())
-    assert found.notes == ()
-    assert scores(found, "motor_decoding")["cebra"] > 0.5
-
-
 def test_tasks_may_have_sessions_of_their_own() -> None:
     suite = BenchmarkSuite(["motor_decoding", "spiking_prediction"], baselines=(), n_bootstrap=5)
     data = {"motor_decoding": [record(name="a"), record(name="b")], "spiking_prediction": record()}
@@ -399,8 +389,12 @@ ONE_UNIT = {"inputs": {"spike": np.ones((600, 1))}, "units": None}
 @pytest.mark.parametrize(
     ("task", "changes", "message"),
     [
-        ("motor_decoding", {"targets": None}, "continuous targets, 'waves' has none"),
-        ("motor_decoding", {"targets": np.ones(600, dtype=int)}, "'waves' has labels"),
+        ("motor_decoding", {"targets": None}, "motor_decoding needs targets, 'waves' has none"),
+        (
+            "motor_decoding",
+            {"targets": np.full(600, 4)},
+            "label 4 is none of the model's 1 classes; build it with behavior_dim = 5 or more",
+        ),
         ("motor_decoding", {"blocks": Blocks((slice(0, 50),), (), (slice(60, 600),))}, "validat"),
         ("motor_decoding", {"targets": np.r_[np.full(400, np.nan), np.ones(200)]}, "all are NaN"),
         (

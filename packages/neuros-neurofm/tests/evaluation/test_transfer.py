@@ -131,8 +131,10 @@ def test_targets_that_do_not_belong_together_are_refused(lab: Any, recording: Se
     with pytest.raises(ValueError, match="targets of one width, got 1 and 2"):
         transfer(model, recording, wide)
     bare = dataclasses.replace(recording, targets=None)
-    with pytest.raises(ValueError, match="needs continuous targets"):
+    with pytest.raises(ValueError, match=r"needs continuous targets \(time, dim\), got none"):
         transfer(model, bare, recording)
+    with pytest.raises(ValueError, match="got integer labels"):
+        transfer(model, recording, lab.labelled())
     missing = dataclasses.replace(recording, targets=np.full((1200, 1), np.nan))
     with pytest.raises(ValueError, match="no sample of test of the session 's0' is scored"):
         transfer(model, recording, missing)
@@ -148,12 +150,31 @@ def test_the_matrix_holds_the_score_of_every_model_on_every_session(
         [readable_model, other], sessions, generator=np.random.default_rng(0), n_bootstrap=50
     )
     assert table.sessions == ("s0", "s1", "s2")
+    assert (table.metric, table.chance.tolist()) == ("R2", [0.0] * 3)
     for i, model in enumerate((readable_model, other)):
         for j, session in enumerate(sessions):
             truth = session.part("test")[0].targets
             assert table.scores[i, j] == r2_score(truth, decode(model, session))
     assert (table.low < table.scores).all()
     assert (table.scores < table.high).all()
+
+
+def test_the_matrix_of_labels_holds_balanced_accuracies_and_chance(lab: Any) -> None:
+    session, model = lab.labelled(), lab.make_model(behavior_dim=2)
+    lab.fit_readout(model, session)
+    generator = np.random.default_rng(0)
+    table = transfer_matrix(
+        [model, lab.make_model(behavior_dim=2)],
+        [session, lab.labelled(1)],
+        generator=generator,
+        n_bootstrap=20,
+    )
+    assert table.metric == "balanced accuracy"
+    assert table.chance.tolist() == [0.5, 0.5]
+    assert (table.scores[0] > 0.7).all()
+    assert (table.scores[1] < 0.6).all()
+    with pytest.raises(ValueError, match="one table cannot hold R2 and balanced accuracy"):
+        transfer_matrix([model], [session, lab.record()], generator=generator)
 
 
 def test_samples_without_a_target_are_not_scored(

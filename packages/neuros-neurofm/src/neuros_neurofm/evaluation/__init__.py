@@ -16,6 +16,7 @@ from neuros_neurofm.evaluation.few_shot import (
     few_shot_curve,
 )
 from neuros_neurofm.evaluation.forecasts import ARForecaster, persistence_forecast
+from neuros_neurofm.evaluation.label_decoder import LabelDecoder
 from neuros_neurofm.evaluation.leakage import (
     LeakageCheck,
     LeakageReport,
@@ -23,7 +24,12 @@ from neuros_neurofm.evaluation.leakage import (
 )
 from neuros_neurofm.evaluation.linear_decoders import RidgeDecoder, WienerDecoder
 from neuros_neurofm.evaluation.linear_skip import LinearSkipDecoder
-from neuros_neurofm.evaluation.metrics import bits_per_spike, poisson_nll, r2_score
+from neuros_neurofm.evaluation.metrics import (
+    balanced_accuracy,
+    bits_per_spike,
+    poisson_nll,
+    r2_score,
+)
 from neuros_neurofm.evaluation.neural_decoders import NeuralDecoder
 from neuros_neurofm.evaluation.robustness import (
     RobustnessCurve,
@@ -52,6 +58,7 @@ __all__ = [
     "DomainLeakage",
     "FewShotCurve",
     "FineTuning",
+    "LabelDecoder",
     "LeakageCheck",
     "LeakageReport",
     "LinearSkipDecoder",
@@ -63,6 +70,7 @@ __all__ = [
     "TokenizerRobustness",
     "TransferMatrix",
     "WienerDecoder",
+    "balanced_accuracy",
     "bits_per_spike",
     "block_bootstrap",
     "check_leakage",

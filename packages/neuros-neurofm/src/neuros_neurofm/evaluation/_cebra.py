@@ -4,10 +4,15 @@ from importlib import import_module
 from importlib.util import find_spec
 
 import numpy as np
+from numpy.typing import NDArray
 
 from neuros_neurofm.evaluation._arrays import Array
 
 _COUNTS = (1, 4, 16, 64)
+_DIMENSION = 8
+_LEAST = 10
+# Samples after the present one that an architecture reads.
+_AHEAD = {"offset1-model": 0, "offset10-model": 4}
 
 
 def has_cebra() -> bool:
@@ -16,13 +21,24 @@ def has_cebra() -> bool:
 
 
 class CEBRADecoder:
-    """CEBRA-Behavior (10 samples around each, 8 dimensions) and the mean over near neighbours.
+    """CEBRA-Behavior and the mean over near neighbours in its embedding.
 
     The package draws from generators of its own that cannot be seeded: two fits differ slightly.
+    Its default architecture reads 10 samples, of which 4 lie in the future. A causal decoder gets
+    its input 4 samples late, so that the last of the 10 is the present one.
     """
 
-    def __init__(self, *, steps: int) -> None:
-        self.steps, self.n_neighbours = steps, 1
+    def __init__(
+        self,
+        *,
+        steps: int,
+        labels: bool = False,
+        architecture: str = "offset10-model",
+        causal: bool = True,
+    ) -> None:
+        self.steps, self.labels, self.n_neighbours = steps, labels, 1
+        self.architecture = architecture
+        self.delay = _AHEAD[architecture] if causal else 0
         self._y: Array = np.zeros((0, 0))
 
     def fit(self, x: list[Array], y: list[Array]) -> "CEBRADecoder":
@@ -30,23 +46,30 @@ class CEBRADecoder:
         from scipy.spatial import cKDTree
 
         self._y = np.concatenate(y)
-        stacked = np.concatenate(x).astype(np.float32)
+        stacked = np.concatenate([self._late(part) for part in x])
         self._network = import_module("cebra").CEBRA(
-            model_architecture="offset10-model",
+            model_architecture=self.architecture,
             batch_size=min(512, len(stacked)),
             max_iterations=self.steps,
-            output_dimension=8,
+            output_dimension=_DIMENSION,
             conditional="time_delta",
             device="cpu",
             verbose=False,
         )
-        self._network.fit(stacked, self._y.astype(np.float32))
+        # Integers are classes to the package, floats are variables.
+        contrast = self._y.argmax(axis=1) if self.labels else self._y.astype(np.float32)
+        self._network.fit(stacked, contrast)
         self._tree = cKDTree(np.concatenate([self._embed(part) for part in x]))
         return self
 
     def counts(self) -> list[int]:
         """Numbers of neighbours to choose from."""
         return [count for count in _COUNTS if count <= len(self._y)]
+
+    @property
+    def n_parameters(self) -> int:
+        """Weights of the fitted network."""
+        return sum(weight.numel() for weight in self._network.model_.parameters())
 
     def with_neighbours(self, count: int) -> "CEBRADecoder":
         """Average over so many neighbours from now on."""
@@ -59,4 +82,12 @@ class CEBRADecoder:
         return np.asarray(self._y[index].mean(axis=1))
 
     def _embed(self, x: Array) -> Array:
-        return np.asarray(self._network.transform(x.astype(np.float32)), dtype=np.float64)
+        # The package refuses stretches shorter than what its networks read.
+        missing = max(_LEAST - len(x), 0)
+        padded = np.pad(self._late(x), ((missing, 0), (0, 0)), mode="edge")
+        return np.asarray(self._network.transform(padded), dtype=np.float64)[missing:]
+
+    def _late(self, x: Array) -> NDArray[np.float32]:
+        """The input so many samples late; the first one lasts until then."""
+        index = np.maximum(np.arange(len(x)) - self.delay, 0)
+        return x[index].astype(np.float32)

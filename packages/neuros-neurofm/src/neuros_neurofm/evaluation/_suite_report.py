@@ -55,7 +55,7 @@ def write_report(
             f"<h2>{escape(curve.task)} {escape(curve.session)}</h2>",
             _table(rows),
             _intervals(rows),
-            f"<p>First target (or unit), the first {_seconds(curve):g} s of test data:</p>",
+            f"<p>First target, unit or class, the first {_seconds(curve):g} s of test data:</p>",
             _lines(curve),
         ]
     provenance = json.dumps(manifest.to_dict(), indent=2)

@@ -15,9 +15,9 @@ class BenchmarkScore(NamedTuple):
     Attributes:
         task: Name of the task.
         session: Name of the session.
-        decoder: `model`, `mean`, or the name of a baseline or decoder.
+        decoder: `model`, `mean` or `chance`, or the name of a baseline or decoder.
         reads: What it reads.
-        metric: `R2` or `bits/spike`; larger is better.
+        metric: `R2`, `bits/spike` or `balanced accuracy`; larger is better.
         score: On the test blocks.
         low: Lower end of the 95 % interval.
         high: Upper end of the interval.

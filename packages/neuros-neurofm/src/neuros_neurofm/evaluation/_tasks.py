@@ -1,7 +1,7 @@
 """The tasks of the benchmark: who reads what, what is predicted, and how it is scored."""
 
 from collections.abc import Callable
-from typing import NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.random import Generator
@@ -10,11 +10,19 @@ from numpy.typing import NDArray
 from neuros_neurofm.evaluation._arrays import Array
 from neuros_neurofm.evaluation._batches import shared_modalities
 from neuros_neurofm.evaluation._decode import decode, run_blocks
+from neuros_neurofm.evaluation._labels import one_hot, score_classes
 from neuros_neurofm.evaluation.metrics import bits_per_spike, r2_score
-from neuros_neurofm.evaluation.session import Session
+from neuros_neurofm.evaluation.session import Blocks, Session
 from neuros_neurofm.models.multimodal_neurofmx import MultiModalNeuroFMX
 
 Pairs: TypeAlias = list[tuple[Array, Array]]
+Kind: TypeAlias = Literal["numbers", "counts", "labels"]
+
+_METRICS: dict[Kind, str] = {
+    "numbers": "R2",
+    "counts": "bits/spike",
+    "labels": "balanced accuracy",
+}
 
 # Units of the visual task are hidden in turn, a quarter at a time.
 _N_FOLDS = 4
@@ -32,7 +40,8 @@ class Problem(NamedTuple):
         kept: Which test samples are scored.
         truth: Targets of the scored test samples, (time, dim).
         predicted: What the model says at the scored test samples, (time, dim).
-        counts: Whether the targets are counts, scored by their likelihood.
+        kind: `numbers`, scored by R2; `counts`, scored by their likelihood; or `labels`, as rows
+            (time, class), scored by balanced accuracy.
         reads: What the model reads, and what the baselines read.
     """
 
@@ -42,40 +51,41 @@ class Problem(NamedTuple):
     kept: NDArray[np.bool_]
     truth: Array
     predicted: Array
-    counts: bool
+    kind: Kind
     reads: tuple[str, str]
 
     @property
     def metric(self) -> str:
         """Name of the score."""
-        return "bits/spike" if self.counts else "R2"
+        return _METRICS[self.kind]
 
     def score(self, truth: Array, predicted: Array) -> float:
         """Score predictions, larger is better."""
-        if self.counts:
+        if self.kind == "counts":
             return bits_per_spike(predicted, truth)
-        return r2_score(truth, predicted)
+        return (score_classes if self.kind == "labels" else r2_score)(truth, predicted)
 
 
 def motor_decoding(model: MultiModalNeuroFMX, session: Session, rng: Generator) -> Problem:
-    """Decode the continuous targets from all modalities that the model reads."""
+    """Decode the targets, numbers or labels, from all modalities that the model reads."""
     del rng
-    targets = _continuous("motor_decoding", session)
+    targets = _rows("motor_decoding", session, int(model.config["behavior_dim"]))
     names = shared_modalities(model, session)
     x = np.concatenate([session.inputs[name] for name in names], axis=1).astype(np.float64)
-    return _problem(
-        session,
+    return cut_problem(
+        session.blocks,
         x,
         targets,
         predicted=decode(model, session),
-        counts=False,
+        kind="labels" if session.labelled else "numbers",
         reads=("activity", "activity"),
     )
 
 
 def visual_encoding(model: MultiModalNeuroFMX, session: Session, rng: Generator) -> Problem:
     """Predict responses: the model from the other units, the baselines from the stimulus."""
-    stimulus = _continuous("visual_encoding", session)
+    n_stimuli = int(np.asarray(session.targets).max(initial=0)) + 1 if session.labelled else 0
+    stimulus = _rows("visual_encoding", session, n_stimuli)
     if np.isnan(stimulus).any():
         raise ValueError(
             f"visual_encoding needs the stimulus of every sample of {session.name!r}, "
@@ -90,12 +100,12 @@ def visual_encoding(model: MultiModalNeuroFMX, session: Session, rng: Generator)
     predicted = np.zeros((_n_samples(session, "test"), n_units))
     for fold in folds:
         predicted[:, fold] = predict_hidden(model, session, name, fold)
-    return _problem(
-        session,
+    return cut_problem(
+        session.blocks,
         stimulus,
         responses,
         predicted=predicted,
-        counts=False,
+        kind="numbers",
         reads=("other units", "stimulus"),
     )
 
@@ -114,12 +124,12 @@ def spiking_prediction(model: MultiModalNeuroFMX, session: Session, rng: Generat
     order = rng.permutation(n_units)
     n_hidden = max(round(_HELD_OUT * n_units), 1)
     hidden, seen = np.sort(order[:n_hidden]), np.sort(order[n_hidden:])
-    return _problem(
-        session,
+    return cut_problem(
+        session.blocks,
         counts[:, seen],
         counts[:, hidden],
         predicted=predict_hidden(model, session, "spike", hidden),
-        counts=True,
+        kind="counts",
         reads=("other units", "other units"),
     )
 
@@ -147,22 +157,20 @@ def predict_hidden(
     return np.asarray(np.exp(values) if name == "spike" else values)
 
 
-def _problem(
-    session: Session,
+def cut_problem(
+    blocks: Blocks,
     x: Array,
     y: Array,
     *,
     predicted: Array,
-    counts: bool,
+    kind: Kind,
     reads: tuple[str, str],
 ) -> Problem:
-    blocks = session.blocks
-    for part, given in blocks:
-        if not given:
-            raise ValueError(
-                f"the session {session.name!r} has no {part} block; baselines are fitted on train, "
-                "tuned on validation and scored on test"
-            )
+    """Cut inputs (time, channel) and targets (time, dim) into the blocks of a problem.
+
+    Raises:
+        ValueError: A part whose blocks hold no sample with a target.
+    """
     truth = np.concatenate([y[block] for block in blocks.test])
     kept = ~np.isnan(truth).any(axis=1)
     return Problem(
@@ -172,7 +180,7 @@ def _problem(
         kept=kept,
         truth=truth[kept],
         predicted=predicted[kept],
-        counts=counts,
+        kind=kind,
         reads=reads,
     )
 
@@ -185,15 +193,17 @@ def _stretches(x: Array, y: Array, blocks: tuple[slice, ...]) -> Pairs:
         edges = np.flatnonzero(np.diff(np.concatenate([[False], present, [False]]).astype(int)))
         for start, stop in edges.reshape(-1, 2):
             pairs.append((x[block][start:stop], y[block][start:stop]))
-    if not pairs:
+    if blocks and not pairs:
         raise ValueError("a part of the session has no sample with a target; all are NaN")
     return pairs
 
 
-def _continuous(task: str, session: Session) -> Array:
-    if session.targets is None or session.labelled:
-        given = "none" if session.targets is None else "labels"
-        raise ValueError(f"{task} needs continuous targets, {session.name!r} has {given}")
+def _rows(task: str, session: Session, n_classes: int) -> Array:
+    """Targets as rows (time, dim): numbers as they are, labels with one column per class."""
+    if session.targets is None:
+        raise ValueError(f"{task} needs targets, {session.name!r} has none")
+    if session.labelled:
+        return one_hot(session.targets, n_classes)
     return np.asarray(session.targets, dtype=np.float64)
 
 

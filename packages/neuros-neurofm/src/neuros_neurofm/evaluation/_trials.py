@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuros_neurofm.evaluation._arrays import Array
+from neuros_neurofm.evaluation._discriminant import SHRINKAGES, cross_entropy, solve_discriminant
 
 __all__ = [
     "LinearClassifier",
@@ -21,7 +22,6 @@ __all__ = [
 Labels: TypeAlias = NDArray[np.int64]
 Features: TypeAlias = Callable[[Array], Array]
 
-_SHRINKAGES = (0.01, 0.03, 0.1, 0.3, 0.6, 0.9)
 _SHARPNESS = (0.03, 0.1, 0.2, 0.35, 0.5, 0.7, 1.0, 1.5)
 
 
@@ -149,21 +149,6 @@ def reference_correlation(
     return np.stack(columns, axis=1)
 
 
-def cross_entropy(logits: Array, labels: Labels) -> float:
-    """Mean cross-entropy in nats.
-
-    Args:
-        logits: (trial, class).
-        labels: (trial,).
-
-    Returns:
-        The mean over trials.
-    """
-    top = logits.max(axis=1, keepdims=True)
-    norm = top[:, 0] + np.log(np.exp(logits - top).sum(axis=1))
-    return float((norm - logits[np.arange(len(labels)), labels]).mean())
-
-
 class LinearClassifier:
     r"""Linear discriminant analysis whose covariance is drawn towards a multiple of the identity.
 
@@ -215,7 +200,7 @@ class LinearClassifier:
             raise ValueError("groups must hold at least two groups, to hold one out")
         folds = np.searchsorted(names, groups) % min(self.n_folds, len(names))
         best = np.inf
-        for shrinkage in _SHRINKAGES:
+        for shrinkage in SHRINKAGES:
             logits = np.zeros((len(values), self.n_classes))
             for fold in np.unique(folds):
                 out = folds == fold
@@ -259,15 +244,4 @@ class LinearClassifier:
             raise ValueError(
                 f"every class needs trials outside a held-out fold, got {counts.tolist()}"
             )
-        centre, scale = values.mean(axis=0), values.std(axis=0)
-        scale = np.where(scale > 0, scale, 1.0)
-        z = (values - centre) / scale
-        means = np.stack([z[labels == k].mean(axis=0) for k in range(self.n_classes)])
-        rest = z - means[labels]
-        scatter = rest.T @ rest / len(z)
-        size = len(scatter)
-        target = np.trace(scatter) / size * np.eye(size)
-        weights = np.linalg.solve((1 - shrinkage) * scatter + shrinkage * target, means.T)
-        offset = np.log(counts / len(z)) - 0.5 * (means * weights.T).sum(axis=1)
-        weights = weights / scale[:, None]
-        return weights, offset - centre @ weights
+        return solve_discriminant(values, labels, shrinkage)

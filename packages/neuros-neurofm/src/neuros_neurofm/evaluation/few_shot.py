@@ -12,7 +12,13 @@ from numpy.random import Generator
 from neuros_neurofm.evaluation._arrays import Array
 from neuros_neurofm.evaluation._decode import fit_decoder
 from neuros_neurofm.evaluation._fine_tune import add_unknown_units
-from neuros_neurofm.evaluation._test_scores import check_continuous, retained, score_decoding
+from neuros_neurofm.evaluation._test_scores import (
+    chance_score,
+    check_targets,
+    metric_of,
+    retained,
+    score_decoding,
+)
 from neuros_neurofm.evaluation.session import Blocks, Session
 from neuros_neurofm.models.multimodal_neurofmx import MultiModalNeuroFMX
 
@@ -25,12 +31,15 @@ class FewShotCurve(NamedTuple):
     Attributes:
         fractions: Shares, ascending; the last is 1, (fraction,).
         n_samples: Samples of training blocks behind each score, (fraction,).
-        scores: R2 on the test blocks, (fraction,).
+        scores: R2, or balanced accuracy of labels, on the test blocks, (fraction,).
         low: Lower ends of the 95 % intervals, (fraction,).
         high: Upper ends, (fraction,).
-        retention: Each score over that of all data, (fraction,); NaN with a reason.
+        retention: Each score over that of all data, both less chance, (fraction,); NaN with a
+            reason.
         reason: Why there is no retention, or None.
         scratch: The curve of the untrained model, where one was given.
+        metric: `R2` or `balanced accuracy`.
+        chance: Score of a constant answer: 0 for R2, one over the number of classes for labels.
     """
 
     fractions: Array
@@ -41,6 +50,8 @@ class FewShotCurve(NamedTuple):
     retention: Array
     reason: str | None
     scratch: "FewShotCurve | None" = None
+    metric: str = "R2"
+    chance: float = 0.0
 
 
 def few_shot_curve(
@@ -58,15 +69,16 @@ def few_shot_curve(
     The score of share f comes from a copy that has seen the first f of the training blocks and the
     first f of the validation blocks, and nothing else of the session: an early stop reads labels,
     too. Channels whose ids the model does not know get vectors inferred from the same training
-    samples. The test blocks are the same for all. Retention is $s(f) / s(1)$, refused where
-    $s(1) < 0.1$.
+    samples. The test blocks are the same for all. Retention is $(s(f) - c) / (s(1) - c)$, refused
+    where $s(1) - c < 0.1$. Numbers are scored by R2 and $c = 0$; integer labels by
+    `balanced_accuracy`, of which a constant answer gets $c = 1/K$ with K classes.
 
     What pretraining gives is the difference to an untrained model of the same sizes: pass it as
     `scratch`, and its curve comes along.
 
     Args:
         model: Pretrained on other sessions; it stays as it is.
-        data: The session, with continuous targets.
+        data: The session, with numbers or integer labels as targets.
         fractions: Shares of the training data in (0, 1]; 1 must be one of them.
         generator: Draws the intervals.
         fit: Trains a copy on the session it is given, in place, such as `fine_tune`, or
@@ -78,7 +90,8 @@ def few_shot_curve(
         The curve.
 
     Raises:
-        ValueError: Shares out of range or without 1, labels or no targets, or no test block.
+        ValueError: Shares out of range or without 1, no targets, no test block, or a label beyond
+            the classes of the model.
 
     Examples:
         >>> from functools import partial
@@ -98,7 +111,7 @@ def few_shot_curve(
     shares = sorted(set(fractions))
     if 1.0 not in shares or not all(0 < share <= 1 for share in shares):
         raise ValueError(f"fractions must lie in (0, 1] and hold 1, got {list(fractions)}")
-    check_continuous(data)
+    check_targets(data)
     scores, n_samples = [], []
     for share in shares:
         session = _beginning(data, share)
@@ -112,7 +125,8 @@ def few_shot_curve(
         beside = few_shot_curve(
             scratch, data, shares, generator=generator, fit=fit, n_bootstrap=n_bootstrap
         )
-    ratios = [retained(score.estimate, scores[-1].estimate) for score in scores]
+    chance = chance_score(data)
+    ratios = [retained(score.estimate, scores[-1].estimate, chance) for score in scores]
     estimates, low, high = (np.array(column) for column in zip(*scores, strict=True))
     return FewShotCurve(
         np.array(shares),
@@ -123,13 +137,17 @@ def few_shot_curve(
         np.array([ratio for ratio, _ in ratios]),
         ratios[-1][1],
         beside,
+        metric_of(data),
+        chance,
     )
 
 
 def _beginning(session: Session, share: float) -> Session:
     """The session without test blocks, and without targets after the beginning of each part."""
     blocks = Blocks(_first(session.blocks.train, share), _first(session.blocks.validation, share))
-    targets = np.full_like(np.asarray(session.targets), np.nan)
+    # What is not scored is -1 among labels and NaN among numbers.
+    nothing = -1 if session.labelled else np.nan
+    targets = np.full_like(np.asarray(session.targets), nothing)
     for _, pieces in blocks:
         for piece in pieces:
             targets[piece] = np.asarray(session.targets)[piece]

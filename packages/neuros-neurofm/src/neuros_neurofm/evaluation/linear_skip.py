@@ -1,26 +1,31 @@
 """A model that decodes what a linear regression of the recent input leaves over."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from torch import Tensor
 
-from neuros_neurofm.evaluation._arrays import Array, lag_matrix
+from neuros_neurofm.evaluation._arrays import Array
 from neuros_neurofm.evaluation._batches import shared_modalities
 from neuros_neurofm.evaluation._decode import DecoderFit, decode, fit_decoder
 from neuros_neurofm.evaluation.session import Session
+from neuros_neurofm.models._linear_file import LINEAR_FILE, read_linear_parts, write_linear_parts
+from neuros_neurofm.models._linear_fit import fit_linear_part, silence_decoder
+from neuros_neurofm.models.linear_part import LinearPart
 from neuros_neurofm.models.multimodal_neurofmx import MultiModalNeuroFMX
 
-__all__ = ["LinearSkipDecoder"]
+if TYPE_CHECKING:
+    from neuros_neurofm.streaming import StreamingSession
+else:
+    # Streams are imported where one is asked for.
+    StreamingSession = Any
 
-_ALPHAS = np.logspace(-2.0, 6.0, 17)
-_WEIGHTS = "linear.safetensors"
+__all__ = ["LinearSkipDecoder"]
 
 
 class LinearSkipDecoder:
@@ -75,7 +80,12 @@ class LinearSkipDecoder:
         self.model = model
         self.n_lags = tuple(n_lags)
         self.n_folds = n_folds
-        self._linear: dict[str, _Linear] = {}
+        self._parts: dict[str, LinearPart] = {}
+
+    @property
+    def parts(self) -> Mapping[str, LinearPart]:
+        """The linear part of each session, by its name."""
+        return MappingProxyType(self._parts)
 
     def fit(self, sessions: Session | Sequence[Session], **options: Any) -> DecoderFit:
         """Fit the linear part of each session, then train the model on what they leave over.
@@ -98,7 +108,7 @@ class LinearSkipDecoder:
         if len(set(names)) < len(names):
             raise ValueError(f"sessions need different names, got {names}")
         residuals = [self._residual(session) for session in recordings]
-        _silence(self.model)
+        silence_decoder(self.model)
         return fit_decoder(self.model, residuals, **options)
 
     def decode(self, session: Session, part: str = "test") -> Array:
@@ -114,21 +124,27 @@ class LinearSkipDecoder:
         Raises:
             ValueError: A session without a linear part, other channels, or what `decode` refuses.
         """
-        linear = self._linear.get(session.name)
-        if linear is None:
-            raise ValueError(
-                f"the session {session.name!r} has no linear part, only {list(self._linear)} have; "
-                "call fit with it"
-            )
-        x = _inputs(self.model, session)
-        if x.shape[1] != len(linear.center):
-            raise ValueError(
-                f"the session {session.name!r} must have the {len(linear.center)} channels of the "
-                f"fit, got {x.shape[1]}"
-            )
+        part_of = self._part(session.name)
         rest = decode(self.model, session, part)
         blocks = dict(session.blocks)[part]
-        return np.concatenate([linear.predict(x[block]) for block in blocks]) + rest
+        return np.concatenate([_predict(part_of, session, block) for block in blocks]) + rest
+
+    def stream(self, name: str, **options: Any) -> StreamingSession:
+        """Decode a recording of one of the sessions while it runs.
+
+        Args:
+            name: Session of `fit` whose linear part is used.
+            options: Arguments of `StreamingSession`.
+
+        Returns:
+            The stream; it decodes as `decode` does.
+
+        Raises:
+            ValueError: A session without a linear part, or what `StreamingSession` refuses.
+        """
+        from neuros_neurofm.streaming import StreamingSession as Stream
+
+        return Stream(self.model, linear=self._part(name), **options)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the model, as its own `save_pretrained`, and the linear parts beside it.
@@ -137,13 +153,8 @@ class LinearSkipDecoder:
             folder: Made where it does not exist.
         """
         self.model.save_pretrained(folder)
-        tensors = {
-            f"{k}/{field}": torch.as_tensor(value).contiguous()
-            for k, linear in enumerate(self._linear.values())
-            for field, value in linear._asdict().items()
-        }
-        about = {"names": list(self._linear), "n_lags": self.n_lags, "n_folds": self.n_folds}
-        save_file(tensors, Path(folder) / _WEIGHTS, metadata={"about": json.dumps(about)})
+        about = {"n_lags": self.n_lags, "n_folds": self.n_folds}
+        write_linear_parts(folder, self._parts, about)
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> "LinearSkipDecoder":
@@ -157,21 +168,25 @@ class LinearSkipDecoder:
 
         Raises:
             FileNotFoundError: A folder without linear parts.
+            ValueError: They are damaged.
         """
-        from safetensors import safe_open
-
-        path = Path(folder) / _WEIGHTS
-        if not path.is_file():
-            raise FileNotFoundError(f"{path} does not exist; a saved decoder holds {_WEIGHTS}")
-        with safe_open(path, framework="pt") as file:
-            about = json.loads(file.metadata()["about"])
+        parts, about = read_linear_parts(folder)
+        if not about:
+            raise FileNotFoundError(
+                f"{Path(folder) / LINEAR_FILE} does not exist; a saved decoder holds {LINEAR_FILE}"
+            )
         model = MultiModalNeuroFMX.from_pretrained(folder)
         decoder = cls(model, n_lags=about["n_lags"], n_folds=about["n_folds"])
-        tensors = load_file(path)
-        for k, name in enumerate(about["names"]):
-            fields = {field: tensors[f"{k}/{field}"].numpy() for field in _Linear._fields}
-            decoder._linear[name] = _Linear(**fields)
+        decoder._parts = parts
         return decoder
+
+    def _part(self, name: str) -> LinearPart:
+        if name not in self._parts:
+            raise ValueError(
+                f"the session {name!r} has no linear part, only {list(self._parts)} have; "
+                "call fit with it"
+            )
+        return self._parts[name]
 
     def _residual(self, session: Session) -> Session:
         """Fit the linear part and return the session with what is left over as targets."""
@@ -180,118 +195,32 @@ class LinearSkipDecoder:
             raise ValueError(
                 f"a linear part needs continuous targets, {session.name!r} has {given}"
             )
-        x = _inputs(self.model, session)
-        y = np.asarray(session.targets, dtype=np.float64)
-        train = _Training.of(x, y, session)
-        tried = [train.held_out(n, self.n_folds) for n in self.n_lags]
-        best = int(np.argmin([error for error, _, _ in tried]))
-        _, alpha, predicted = tried[best]
-        linear = train.solve(self.n_lags[best], alpha)
-        self._linear[session.name] = linear
+        y = np.asarray(session.targets, dtype=np.float64).reshape(session.n_times, -1)
+        names = shared_modalities(self.model, session)
+        blocks = session.blocks.train
+
+        def inputs(block: slice) -> dict[str, Array]:
+            return {m: np.asarray(session.inputs[m][block], np.float64) for m in names}
+
+        part, held_out = fit_linear_part(
+            [inputs(block) for block in blocks],
+            [y[block] for block in blocks],
+            rate=session.rate,
+            n_lags=self.n_lags,
+            n_folds=self.n_folds,
+        )
+        self._parts[session.name] = part
         rest = np.full_like(y, np.nan)
         for block in (*session.blocks.validation, *session.blocks.test):
-            rest[block] = y[block] - linear.predict(x[block])
-        rest[train.rows] = y[train.rows] - predicted
+            rest[block] = y[block] - _predict(part, session, block)
+        for block, predicted in zip(blocks, held_out, strict=True):
+            rest[block] = y[block] - predicted
         return replace(session, targets=rest)
 
 
-class _Linear(NamedTuple):
-    """One linear part: z-scoring of the input, weights (lag * channel, dim) and intercept."""
-
-    center: Array
-    scale: Array
-    weights: Array
-    intercept: Array
-
-    def predict(self, x: Array) -> Array:
-        n_lags = len(self.weights) // len(self.center)
-        return lag_matrix((x - self.center) / self.scale, n_lags) @ self.weights + self.intercept
-
-
-class _Training(NamedTuple):
-    """Training blocks of a session.
-
-    Attributes:
-        blocks: z-scored input of each block.
-        kept: Per block, which samples have a target.
-        y: Targets of the kept samples, (time, dim).
-        rows: Where the kept samples lie in the session.
-        center: Mean of the input.
-        scale: Its deviation.
-    """
-
-    blocks: list[Array]
-    kept: list[Any]
-    y: Array
-    rows: Any
-    center: Array
-    scale: Array
-
-    @classmethod
-    def of(cls, x: Array, y: Array, session: Session) -> "_Training":
-        slices = session.blocks.train
-        seen = np.concatenate([x[block] for block in slices])
-        deviation = seen.std(axis=0)
-        center, scale = seen.mean(axis=0), np.where(deviation > 0, deviation, 1.0)
-        scored = session.scored()
-        rows = np.concatenate([np.flatnonzero(scored[b]) + b.start for b in slices])
-        blocks = [(x[block] - center) / scale for block in slices]
-        return cls(blocks, [scored[b] for b in slices], y[rows], rows, center, scale)
-
-    def held_out(self, n_lags: int, n_folds: int) -> tuple[float, float, Array]:
-        """Least error of all penalties on held-out folds, that penalty, and its predictions."""
-        if len(self.y) < 2 * n_folds:
-            raise ValueError(
-                f"a linear part needs at least 2 * n_folds = {2 * n_folds} training samples with "
-                f"a target, got {len(self.y)}"
-            )
-        design = self._design(n_lags)
-        edges = np.linspace(0, len(design), n_folds + 1).astype(int)
-        predicted = np.zeros((len(_ALPHAS), *self.y.shape))
-        for start, stop in pairwise(edges):
-            # Lags reach over the border: the rows that share samples with the fold are left out.
-            far = (self.rows < self.rows[start] - n_lags) | (
-                self.rows > self.rows[stop - 1] + n_lags
-            )
-            weights, intercept = _ridge(design[far], self.y[far], _ALPHAS)
-            predicted[:, start:stop] = design[start:stop] @ weights + intercept[:, None]
-        deviation = self.y.std(axis=0)
-        wrong = (predicted - self.y) / np.where(deviation > 0, deviation, 1.0)
-        errors = (wrong**2).sum(axis=(1, 2))
-        best = int(errors.argmin())
-        return float(errors[best]), float(_ALPHAS[best]), predicted[best]
-
-    def solve(self, n_lags: int, alpha: float) -> _Linear:
-        weights, intercept = _ridge(self._design(n_lags), self.y, np.array([alpha]))
-        return _Linear(self.center, self.scale, weights[0], intercept[0])
-
-    def _design(self, n_lags: int) -> Array:
-        pairs = zip(self.blocks, self.kept, strict=True)
-        return np.concatenate([lag_matrix(x, n_lags)[kept] for x, kept in pairs])
-
-
-def _ridge(x: Array, y: Array, alphas: Array) -> tuple[Array, Array]:
-    """Return weights (alpha, feature, dim) and intercepts (alpha, dim)."""
-    mean_x, mean_y = x.mean(axis=0), y.mean(axis=0)
-    centred, target = x - mean_x, y - mean_y
-    # The smaller of the two Gram matrices is decomposed; one decomposition serves all penalties.
-    wide = x.shape[1] > len(x)
-    values, vectors = np.linalg.eigh(centred @ centred.T if wide else centred.T @ centred)
-    rotated = vectors.T @ (target if wide else centred.T @ target)
-    damping = np.maximum(values, 0.0) + alphas[:, None]
-    solved = vectors @ (rotated / damping[:, :, None])
-    weights = centred.T @ solved if wide else solved
-    return weights, mean_y - mean_x @ weights
-
-
-def _inputs(model: MultiModalNeuroFMX, session: Session) -> Array:
-    names = shared_modalities(model, session)
-    return np.concatenate([np.asarray(session.inputs[n], np.float64) for n in names], axis=1)
-
-
-def _silence(model: MultiModalNeuroFMX) -> None:
-    head = model.heads.get_submodule("decoder")
-    tensors: Mapping[str, torch.Tensor] = dict(head.named_parameters())
-    with torch.no_grad():
-        for name in ("out.weight", "out.bias", "skip.weight"):
-            tensors[name].zero_()
+def _predict(part: LinearPart, session: Session, block: slice) -> Array:
+    inputs: dict[str, Tensor] = {
+        name: torch.as_tensor(x[block], dtype=torch.float64)[None]
+        for name, x in session.inputs.items()
+    }
+    return np.asarray(part(inputs)[0].numpy())

@@ -1,4 +1,4 @@
-"""How good a prediction is: explained variance, Poisson likelihood, information per spike."""
+"""How good a prediction is: explained variance, right classes, information per spike."""
 
 from typing import Literal, overload
 
@@ -7,7 +7,7 @@ from scipy.special import gammaln
 
 from neuros_neurofm.evaluation._arrays import Array, Data, as_float64
 
-__all__ = ["bits_per_spike", "poisson_nll", "r2_score"]
+__all__ = ["balanced_accuracy", "bits_per_spike", "poisson_nll", "r2_score"]
 
 
 @overload
@@ -66,6 +66,43 @@ def r2_score(
     np.divide(residual, spread, out=scores, where=spread > 0)
     scores = np.where(spread > 0, 1.0 - scores, scores)
     return float(scores.mean()) if multioutput == "uniform_average" else scores
+
+
+def balanced_accuracy(labels: Data, predicted: Data) -> float:
+    r"""Share of right answers, mean over classes, $\frac1K \sum_k P(\hat y = k \mid y = k)$.
+
+    The K classes are those that occur in `labels`. Whoever always gives the same answer scores
+    $1/K$, however often the classes occur.
+
+    Args:
+        labels: Integers, (time,); a negative one marks a missing label and is left out.
+        predicted: Integers, (time,).
+
+    Returns:
+        A number in [0, 1].
+
+    Raises:
+        ValueError: Shapes that differ or are not (time,), values that are no integers, or no label.
+
+    Examples:
+        >>> import numpy as np
+        >>> balanced_accuracy(np.array([0, 0, 0, 1, -1]), np.array([0, 0, 0, 0, 1]))
+        0.5
+
+    References:
+        Brodersen, K. H. et al. (2010). The balanced accuracy and its posterior distribution. ICPR.
+        https://doi.org/10.1109/ICPR.2010.764
+    """
+    truth, answer = _pair("labels", labels, "predicted", predicted)
+    if truth.ndim != 1:
+        raise ValueError(f"labels must be (time,), got shape {truth.shape}")
+    for name, x in (("labels", truth), ("predicted", answer)):
+        if not (np.isfinite(x) & (x == np.round(x))).all():
+            raise ValueError(f"{name} must be integers, got {x[x != np.round(x)][:3].tolist()}")
+    classes = np.unique(truth[truth >= 0])
+    if not classes.size:
+        raise ValueError("labels must hold at least one label >= 0, got none")
+    return float(np.mean([(answer[truth == k] == k).mean() for k in classes]))
 
 
 def poisson_nll(rates: Data, counts: Data) -> float:

@@ -14,7 +14,7 @@ from neuros_neurofm.evaluation._training import one_cycle
 __all__ = ["NeuralDecoder"]
 
 _ARCHITECTURES = ("gru", "transformer")
-_LIKELIHOODS = ("gaussian", "poisson")
+_LIKELIHOODS = ("gaussian", "poisson", "categorical")
 
 
 class NeuralDecoder:
@@ -39,7 +39,8 @@ class NeuralDecoder:
         learning_rates: Peaks to choose from, > 0.
         validate_every: Steps between two validations, >= 1.
         likelihood: `gaussian` (squared error), or `poisson` for counts: the decoder then predicts
-            log-rates, and `predict` returns rates.
+            log-rates, and `predict` returns rates; or `categorical` for rows (time, class) of the
+            classes' shares, such as one 1 and else 0 (cross-entropy): `predict` returns shares.
         seed: Seeds weights and windows.
 
     Raises:
@@ -76,7 +77,9 @@ class NeuralDecoder:
         if architecture not in _ARCHITECTURES:
             raise ValueError(f"architecture must be gru or transformer, got {architecture!r}")
         if likelihood not in _LIKELIHOODS:
-            raise ValueError(f"likelihood must be gaussian or poisson, got {likelihood!r}")
+            raise ValueError(
+                f"likelihood must be one of {', '.join(_LIKELIHOODS)}, got {likelihood!r}"
+            )
         if window < 2:
             raise ValueError(f"window must be at least 2 samples, got {window}")
         if min(steps, batch_size, validate_every) < 1:
@@ -114,11 +117,14 @@ class NeuralDecoder:
             This decoder; `width` and `learning_rate` are what was chosen.
 
         Raises:
-            ValueError: Values that are not finite, lengths that differ, or an `n_parameters` that
-                is too small for one unit.
+            ValueError: Values that are not finite, lengths that differ, rows that are no shares of
+                classes where the likelihood needs them, or an `n_parameters` that is too small for
+                one unit.
         """
         inputs, targets = as_pairs(x, y)
         held_x, held_y = as_pairs(x_validation, y_validation, "_validation")
+        if self.likelihood == "categorical":
+            _check_shares([*targets, *held_y])
         scale = _Scale.of(inputs, targets, gaussian=self.likelihood == "gaussian")
         train = [scale.tensors(a, b) for a, b in zip(inputs, targets, strict=True)]
         held = [scale.tensors(a, b) for a, b in zip(held_x, held_y, strict=True)]
@@ -161,6 +167,9 @@ class NeuralDecoder:
             predicted = self._run(network, scale.inputs(values)).double().numpy()
         if self.likelihood == "poisson":
             return np.asarray(np.exp(predicted))
+        if self.likelihood == "categorical":
+            shares = np.exp(predicted - predicted.max(axis=1, keepdims=True))
+            return np.asarray(shares / shares.sum(axis=1, keepdims=True))
         return np.asarray(predicted * scale.y_deviation + scale.y_mean)
 
     def _run(self, network: nn.Module, x: Tensor) -> Tensor:
@@ -212,6 +221,8 @@ class NeuralDecoder:
     def _loss(self, predicted: Tensor, target: Tensor) -> Tensor:
         if self.likelihood == "poisson":
             return (predicted.exp() - target * predicted).mean()
+        if self.likelihood == "categorical":
+            return -(target * predicted.log_softmax(dim=-1)).sum(dim=-1).mean()
         return (predicted - target).square().mean()
 
     def _build(self, width: int, n_inputs: int, n_outputs: int) -> nn.Module:
@@ -305,6 +316,15 @@ def _sinusoids(window: int, width: int) -> Float[Tensor, "time feature"]:
     speeds = torch.exp(-torch.arange(0, width, 2) / width * math.log(1e4))
     angles = torch.arange(window)[:, None] * speeds
     return torch.cat([angles.sin(), angles.cos()], dim=-1)
+
+
+def _check_shares(targets: list[Array]) -> None:
+    rows = np.concatenate(targets)
+    if (rows < 0).any() or not np.allclose(rows.sum(axis=1), 1.0):
+        raise ValueError(
+            "y must hold the shares of the classes, (time, class), each row >= 0 with sum 1, for "
+            f"the likelihood categorical; got rows such as {rows[:2].tolist()}"
+        )
 
 
 def _copy(network: nn.Module) -> dict[str, Any]:

@@ -10,7 +10,13 @@ from numpy.typing import NDArray
 
 from neuros_neurofm.evaluation._arrays import Array
 from neuros_neurofm.evaluation._batches import Batch, block_batches
-from neuros_neurofm.evaluation._test_scores import Score, check_continuous, score_r2
+from neuros_neurofm.evaluation._test_scores import (
+    Score,
+    chance_score,
+    check_targets,
+    metric_of,
+    score_predicted,
+)
 from neuros_neurofm.evaluation._training import evaluating
 from neuros_neurofm.evaluation.session import Session
 from neuros_neurofm.models._options import Tokenizer
@@ -24,10 +30,12 @@ class RobustnessCurve(NamedTuple):
 
     Attributes:
         levels: Strength of the damage, ascending, (level,).
-        scores: R2 on the test blocks, (level,).
+        scores: R2, or balanced accuracy of labels, on the test blocks, (level,).
         low: Lower ends of the 95 % intervals, (level,).
         high: Upper ends, (level,).
         tokens_per_second: Spike tokens that the model read on average, (level,).
+        metric: `R2` or `balanced accuracy`.
+        chance: Score of a constant answer: 0 for R2, one over the number of classes for labels.
     """
 
     levels: Array
@@ -35,6 +43,8 @@ class RobustnessCurve(NamedTuple):
     low: Array
     high: Array
     tokens_per_second: Array
+    metric: str
+    chance: float
 
 
 class TokenizerRobustness(NamedTuple):
@@ -84,7 +94,8 @@ def tokenizer_robustness(
 
     Args:
         model: A trained model with spikes.
-        data: Session with whole counts and continuous targets.
+        data: Session with whole counts, and numbers (scored by R2) or integer labels (scored by
+            `balanced_accuracy`) as targets.
         jitter_ms: Deviations in ms, >= 0.
         unit_dropout: Shares in [0, 1).
         token_budget: Spike tokens per second; None: all.
@@ -96,8 +107,8 @@ def tokenizer_robustness(
 
     Raises:
         ValueError: A model or session without spikes, counts that are not whole, levels out of
-            range or none, a budget that is not positive, labels or no targets, no test block, or
-            what `decode` refuses.
+            range or none, a budget that is not positive, no targets, no test block, or what
+            `decode` refuses.
 
     Examples:
         >>> import numpy as np
@@ -120,12 +131,13 @@ def tokenizer_robustness(
     _check(model, data, token_budget)
     jitters = _levels("jitter_ms", jitter_ms, np.inf)
     dropouts = _levels("unit_dropout", unit_dropout, 1.0)
+    metric, chance = metric_of(data), chance_score(data)
 
     def curve(levels: Array, trials: Sequence[_Trial]) -> RobustnessCurve:
         runs = [_evaluate(model, data, trial, generator, n_bootstrap) for trial in trials]
         estimates, low, high = np.array([score for score, _ in runs]).T
         tokens = np.array([tokens for _, tokens in runs])
-        return RobustnessCurve(levels, estimates, low, high, tokens)
+        return RobustnessCurve(levels, estimates, low, high, tokens, metric, chance)
 
     return TokenizerRobustness(
         curve(jitters, [_Trial(level, 0.0, token_budget) for level in jitters]),
@@ -134,7 +146,7 @@ def tokenizer_robustness(
 
 
 def _check(model: MultiModalNeuroFMX, data: Session, token_budget: float | None) -> None:
-    check_continuous(data)
+    check_targets(data)
     if "spike" not in model.modalities or "spike" not in data.inputs:
         raise ValueError(
             f"model and session need spikes, got {list(model.modalities)} and {list(data.inputs)}"
@@ -177,13 +189,8 @@ def _evaluate(
             output = model.forward_batch(_replaced(batch, kept, seen))
         predicted.append(cast("torch.Tensor", output.decoder)[0].double().cpu().numpy())
         n_tokens, seconds = n_tokens + n, seconds + duration
-    scored = np.concatenate([data.scored()[block] for block in data.blocks.test])
-    truth = np.concatenate([np.asarray(part.targets) for part in data.part("test")])
-    score = score_r2(
-        truth[scored],
-        np.concatenate(predicted)[scored],
-        n_bootstrap=n_bootstrap,
-        generator=generator,
+    score = score_predicted(
+        data, np.concatenate(predicted), n_bootstrap=n_bootstrap, generator=generator
     )
     return score, n_tokens / seconds
 

@@ -9,11 +9,13 @@ import torch
 from neuros_core import RunManifest
 from neuros_neurofm.evaluation._arrays import Array
 from neuros_neurofm.evaluation._baselines import (
+    PREDICTS,
     Budget,
     Decoder,
     predict_cebra,
     predict_glm,
-    predict_mean,
+    predict_lda,
+    predict_logistic,
     predict_neural,
     predict_ridge,
     predict_wiener,
@@ -21,17 +23,16 @@ from neuros_neurofm.evaluation._baselines import (
 )
 from neuros_neurofm.evaluation._batches import window_samples
 from neuros_neurofm.evaluation._cebra import has_cebra
+from neuros_neurofm.evaluation._scoring import Uncertainty, predict_constant, score_all
 from neuros_neurofm.evaluation._suite_report import Curve
 from neuros_neurofm.evaluation._suite_result import BenchmarkResult, BenchmarkScore
 from neuros_neurofm.evaluation._tasks import TASKS, Problem
-from neuros_neurofm.evaluation.bootstrap import block_bootstrap
 from neuros_neurofm.evaluation.session import Session
 from neuros_neurofm.models.multimodal_neurofmx import MultiModalNeuroFMX
 
 __all__ = ["BenchmarkResult", "BenchmarkScore", "BenchmarkSuite"]
 
-_BASELINES = ("ridge", "wiener", "glm", "gru", "transformer")
-_KNOWN = (*_BASELINES, "cebra")
+_BASELINES = ("ridge", "wiener", "glm", "lda", "logistic", "gru", "transformer")
 _DEFAULT_TASKS = ("motor_decoding", "visual_encoding", "spiking_prediction")
 # Seconds of test data that the report draws.
 _CURVE_S = 10.0
@@ -44,22 +45,26 @@ class BenchmarkSuite:
     Baselines are fitted on the training blocks of each session, their hyper-parameters chosen on
     its validation blocks; both, and the model, are scored on its test blocks and on nothing else.
 
-    - `motor_decoding`: the model's decoder and the baselines predict the session's continuous
-      targets from its activity. Score: R², the mean over targets.
+    - `motor_decoding`: the model's decoder and the baselines predict the session's targets from its
+      activity. Score: R², the mean over targets; of integer labels, such as gestures,
+      `balanced_accuracy`.
     - `visual_encoding`: every unit's response is predicted, by the baselines from the stimulus (the
-      session's targets), by the model's encoder from the other units, a quarter of the units hidden
-      in turn. The model does not see the stimulus and the baselines do not see the other units; the
-      table says so. Units are those of the first modality, in the model's order, that the session
-      has. Score: R², the mean over units.
+      session's targets, labels as one column each), by the model's encoder from the other units, a
+      quarter of the units hidden in turn. The model does not see the stimulus and the baselines do
+      not see the other units; the table says so. Units are those of the first modality, in the
+      model's order, that the session has. Score: R², the mean over units.
     - `spiking_prediction`: the rates of a held-out quarter of the units are predicted from the
       others, by the model's encoder and by the baselines (co-smoothing). Score: bits per spike.
 
     Baselines: `ridge`, on the present input behind a causal exponential filter or none; `wiener`,
     on 0.1, 0.2 or 0.4 s of input; `glm`, where counts are predicted, a Poisson regression on the
     same filtered input; `gru` and `transformer`, `NeuralDecoder` with the model's window
-    and at most its number of parameters; `cebra`, nearest neighbours in a CEBRA embedding, which
-    looks 5 samples ahead and cannot be seeded; and always `mean`, the mean of the training blocks.
-    Without the package `cebra` that baseline is left out, and the table says so.
+    and at most its number of parameters; `cebra`, nearest neighbours in a CEBRA embedding of
+    the last 10 samples, which cannot be seeded; and always `mean`, the mean of the training blocks.
+    Without the package `cebra` that baseline is left out, and the table says so. Where labels are
+    decoded, `lda` and `logistic` (`LabelDecoder`) stand in the place of the first three, on the
+    filtered input, on its lags or on its filtered log-power, and `chance`, always the most frequent
+    class, in that of `mean`.
 
     Linear rates are cut off at a twentieth of each unit's mean; GRU and transformer have a Poisson
     likelihood there.
@@ -110,8 +115,8 @@ class BenchmarkSuite:
         seed: int = 0,
     ) -> None:
         _check_names("tasks", tasks, list(TASKS))
-        _check_names("baselines", baselines, list(_KNOWN))
-        taken = {"model", "mean", *_KNOWN} & set(decoders or {})
+        _check_names("baselines", baselines, list(PREDICTS))
+        taken = {"model", "mean", "chance", *PREDICTS} & set(decoders or {})
         if not tasks or taken:
             raise ValueError(
                 f"tasks must not be empty and decoders need names of their own, got {list(tasks)} "
@@ -146,18 +151,22 @@ class BenchmarkSuite:
 
         Raises:
             ValueError: A task without sessions, two sessions of one name, a session that a task
-                cannot use or without a block of each part, or test blocks shorter than two blocks
-                of the bootstrap.
+                cannot use or without a block of each part, targets that none of the baselines
+                predicts, or test blocks shorter than two blocks of the bootstrap.
         """
         scores: list[BenchmarkScore] = []
+        uncertainty = Uncertainty(self.block_s, self.n_bootstrap, self.seed)
         curves = []
         pairs = [(task, session) for task in self.tasks for session in _sessions(task, data)]
         for task, session in pairs:
+            _check_parts(session)
             problem = TASKS[task](model, session, np.random.default_rng(self.seed))
             predicted = {
-                name: predict() for name, predict in self._players(model, session, problem)
+                "model": problem.predicted,
+                **predict_constant(problem),
+                **{name: predict() for name, predict in self._players(model, session, problem)},
             }
-            scores += self._scores(task, session, problem, predicted)
+            scores += score_all(problem, predicted, (task, session.name, session.rate), uncertainty)
             curves.append(_curve(task, session, problem, predicted))
         missing = [name for name in self.baselines if name not in self._available()]
         notes = tuple(f"{name} is left out: the package is not installed." for name in missing)
@@ -167,6 +176,7 @@ class BenchmarkSuite:
         self, model: MultiModalNeuroFMX, session: Session, problem: Problem
     ) -> list[tuple[str, Callable[[], Array]]]:
         rate = session.rate
+        chosen = self._applying(session, problem)
         budget = Budget(
             window=max(window_samples(model, session), 2),
             n_parameters=sum(p.numel() for p in model.parameters()),
@@ -177,6 +187,8 @@ class BenchmarkSuite:
             "ridge": lambda: predict_ridge(problem, rate),
             "wiener": lambda: predict_wiener(problem, rate),
             "glm": lambda: predict_glm(problem, rate),
+            "lda": lambda: predict_lda(problem, rate),
+            "logistic": lambda: predict_logistic(problem, rate),
             "gru": lambda: predict_neural("gru", problem, budget),
             "transformer": lambda: predict_neural("transformer", problem, budget),
             "cebra": lambda: predict_cebra(problem, budget),
@@ -186,50 +198,20 @@ class BenchmarkSuite:
             for name, decoder in self.decoders.items()
         ]
         return [
-            ("model", lambda: problem.predicted),
-            ("mean", lambda: predict_mean(problem)),
-            *[(n, known[n]) for n in self._available() if n != "glm" or problem.counts],
+            *[(name, known[name]) for name in self._available() if name in chosen],
             *own,
         ]
 
-    def _scores(
-        self, task: str, session: Session, problem: Problem, predicted: Mapping[str, Array]
-    ) -> list[BenchmarkScore]:
-        length = max(round(self.block_s * session.rate), 1)
-        if len(problem.truth) < 2 * length:
+    def _applying(self, session: Session, problem: Problem) -> list[str]:
+        """Baselines of such targets; a score without any beside it is refused."""
+        chosen = [name for name in self.baselines if problem.kind in PREDICTS[name]]
+        if self.baselines and not chosen:
+            fitting = [name for name, kinds in PREDICTS.items() if problem.kind in kinds]
             raise ValueError(
-                f"{session.name!r} has {len(problem.truth)} scored test samples, fewer than two "
-                f"bootstrap blocks of {length}; lower block_s or pass longer test blocks"
+                f"none of the baselines {list(self.baselines)} predicts {problem.kind}, the "
+                f"targets of {session.name!r}; take some of {fitting}"
             )
-
-        def interval(
-            statistic: Callable[..., float], arrays: Sequence[Array]
-        ) -> tuple[float, float, float]:
-            # The same seed, so the same blocks, for every decoder.
-            found = block_bootstrap(
-                statistic,
-                arrays,
-                block_length=length,
-                generator=np.random.default_rng(self.seed),
-                n_resamples=self.n_bootstrap,
-            )
-            return found.estimate, found.low, found.high
-
-        def lead(truth: Array, ours: Array, theirs: Array) -> float:
-            return problem.score(truth, ours) - problem.score(truth, theirs)
-
-        return [
-            BenchmarkScore(
-                task,
-                session.name,
-                name,
-                _reads(name, problem),
-                problem.metric,
-                *interval(problem.score, [problem.truth, values]),
-                *interval(lead, [problem.truth, problem.predicted, values]),
-            )
-            for name, values in predicted.items()
-        ]
+        return chosen
 
     def _available(self) -> list[str]:
         return [name for name in self.baselines if name != "cebra" or has_cebra()]
@@ -269,12 +251,6 @@ def _describe(task: str, session: Session) -> dict[str, object]:
     return {"task": task, "session": session.name, "rate": session.rate, "blocks": blocks}
 
 
-def _reads(name: str, problem: Problem) -> str:
-    if name == "mean":
-        return "nothing"
-    return problem.reads[0 if name == "model" else 1]
-
-
 def _check_names(what: str, names: Sequence[str], known: Sequence[str]) -> None:
     unknown = [name for name in names if name not in known]
     if unknown or len(set(names)) < len(names):
@@ -294,12 +270,25 @@ def _sessions(
     return sessions
 
 
+def _check_parts(session: Session) -> None:
+    for part, given in session.blocks:
+        if not given:
+            raise ValueError(
+                f"the session {session.name!r} has no {part} block; baselines are fitted on train, "
+                "tuned on validation and scored on test"
+            )
+
+
 def _curve(task: str, session: Session, problem: Problem, predicted: Mapping[str, Array]) -> Curve:
     n = min(len(problem.truth), max(round(_CURVE_S * session.rate), 2))
-    others = {name: x for name, x in predicted.items() if name not in ("model", "mean")}
+    others = {name: x for name, x in predicted.items() if name not in ("model", "mean", "chance")}
     best = max(others, key=lambda name: problem.score(problem.truth, others[name]), default=None)
     lines = {"truth": problem.truth, "model": problem.predicted}
     if best is not None:
         lines[best] = others[best]
-    first = {name: [float(v) for v in x[:n, 0]] for name, x in lines.items()}
+    labels = problem.kind == "labels"
+    first = {
+        name: [float(v) for v in (x[:n].argmax(axis=1) if labels else x[:n, 0])]
+        for name, x in lines.items()
+    }
     return Curve(task, session.name, session.rate, first)

@@ -10,7 +10,10 @@ from neuros_neurofm.evaluation._arrays import Array
 from neuros_neurofm.evaluation._canonical import canonical_transfer
 from neuros_neurofm.evaluation._decode import run_blocks
 from neuros_neurofm.evaluation._test_scores import (
+    chance_score,
     check_continuous,
+    check_targets,
+    metric_of,
     retained,
     score_decoding,
     score_r2,
@@ -43,19 +46,24 @@ class CrossModalTransfer(NamedTuple):
 
 
 class TransferMatrix(NamedTuple):
-    """R2 of every model on every session.
+    """Score of every model on every session.
 
     Attributes:
-        scores: R2 on the test blocks, (model, session).
+        scores: R2, or balanced accuracy of labels, on the test blocks, (model, session).
         low: Lower ends of the 95 % intervals, (model, session).
         high: Upper ends, (model, session).
         sessions: Names of the sessions, (session,).
+        metric: `R2` or `balanced accuracy`.
+        chance: Score of a constant answer: 0 for R2, one over the number of classes for labels,
+            (session,).
     """
 
     scores: Array
     low: Array
     high: Array
     sessions: tuple[str, ...]
+    metric: str
+    chance: Array
 
 
 def cross_modal_transfer(
@@ -153,7 +161,8 @@ def transfer_matrix(
 
     Args:
         models: Trained models with the same decoded variables.
-        sessions: Sessions with continuous targets.
+        sessions: Sessions with targets of one kind: numbers, scored by R2, or integer labels,
+            scored by `balanced_accuracy`.
         generator: Draws the intervals.
         n_bootstrap: Resamples of the intervals.
 
@@ -161,8 +170,8 @@ def transfer_matrix(
         The scores.
 
     Raises:
-        ValueError: No model or session, labels or no targets, a session without test block, targets
-            of another width than the decoder's, or what `decode` refuses.
+        ValueError: No model or session, no targets or numbers beside labels, a session without test
+            block, targets of another width than the decoder's, or what `decode` refuses.
 
     Examples:
         >>> import numpy as np
@@ -181,7 +190,13 @@ def transfer_matrix(
             f"at least one model and one session are needed, got {len(models)} and {len(sessions)}"
         )
     for session in sessions:
-        check_continuous(session)
+        check_targets(session)
+    metrics = sorted({metric_of(session) for session in sessions})
+    if len(metrics) > 1:
+        raise ValueError(
+            "the targets of all sessions must be numbers, or labels in all; one table cannot hold "
+            f"{' and '.join(metrics)}"
+        )
     table = np.array(
         [
             [score_decoding(m, s, n_bootstrap=n_bootstrap, generator=generator) for s in sessions]
@@ -189,7 +204,8 @@ def transfer_matrix(
         ]
     )
     names = tuple(session.name for session in sessions)
-    return TransferMatrix(table[..., 0], table[..., 1], table[..., 2], names)
+    chance = np.array([chance_score(session) for session in sessions])
+    return TransferMatrix(table[..., 0], table[..., 1], table[..., 2], names, metrics[0], chance)
 
 
 def _one_recording(a: Session, b: Session) -> bool:

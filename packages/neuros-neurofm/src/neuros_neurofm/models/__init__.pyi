@@ -2,6 +2,7 @@ from .adversary import DomainDiscriminator, GradientReversal, reversal_schedule
 from .diffusion import LatentDiffusion
 from .heads import ContrastiveHead, DecoderHead, EncoderHead, ForecastHead
 from .input_report import ChannelStatus, InputReport
+from .linear_part import LinearPart
 from .mamba import MambaBackbone, MambaBlock, MambaState
 from .mamba_fractional import FractionalMambaBlock
 from .multimodal_neurofmx import MultiModalNeuroFMX, NeuroFMXOutput
@@ -28,6 +29,7 @@ __all__ = [
     "GradientReversal",
     "InputReport",
     "LatentDiffusion",
+    "LinearPart",
     "MambaBackbone",
     "MambaBlock",
     "MambaState",

@@ -1,6 +1,7 @@
 """What the extra `serve` brings."""
 
 try:
+    import msgpack
     import uvicorn
     from fastapi import FastAPI, Request, Response, WebSocket, WebSocketDisconnect
     from uvicorn.supervisors import Multiprocess
@@ -16,5 +17,6 @@ __all__ = [
     "Response",
     "WebSocket",
     "WebSocketDisconnect",
+    "msgpack",
     "uvicorn",
 ]

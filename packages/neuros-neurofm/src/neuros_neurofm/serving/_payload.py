@@ -1,14 +1,14 @@
-"""Bodies: JSON in, tensors for the model; tensors out, nested lists."""
+"""What a request says, as the model takes it, and what the model says, as an answer has it."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from itertools import chain
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
+from numpy.typing import NDArray
 from torch import Tensor
 
 from neuros_neurofm.serving._problem import ProblemError
@@ -37,18 +37,12 @@ def invalid(detail: str) -> ProblemError:
     return ProblemError(422, "invalid", detail)
 
 
-def read_object(body: bytes | str, allowed: Sequence[str]) -> dict[str, Any]:
-    """The JSON object of a body, with no other keys than `allowed`.
+def read_object(content: object, allowed: Sequence[str]) -> dict[str, Any]:
+    """A body that is an object with no other keys than `allowed`.
 
     Raises:
-        ProblemError: 400 for what is no JSON, 422 for what is no such object.
+        ProblemError: 422 for something else.
     """
-    try:
-        content = json.loads(body, parse_constant=_refuse_constant)
-    except RecursionError as error:
-        raise ProblemError(400, "malformed", "the body is nested too deeply") from error
-    except ValueError as error:
-        raise ProblemError(400, "malformed", f"the body must be JSON in UTF-8: {error}") from error
     if not isinstance(content, dict):
         raise invalid(f"the body must be a JSON object, got {type(content).__name__}")
     unknown = sorted(set(content) - set(allowed))
@@ -126,12 +120,37 @@ def read_names(name: str, content: object, allowed: Sequence[str]) -> list[str]:
     return words
 
 
-def plain(value: Tensor, *, batched: bool) -> Any:
-    """Nested lists with the digits of the tensor, with the axes of the request."""
-    return (value if batched else value[0]).detach().cpu().tolist()
+def read_name(name: str, content: object) -> str | None:
+    """A string, or None.
+
+    Raises:
+        ProblemError: 422 for something else.
+    """
+    if content is None or isinstance(content, str):
+        return content
+    raise invalid(f"{name} must be a string")
 
 
-def _array(name: str, rows: object) -> np.ndarray[Any, np.dtype[np.float32]]:
+def as_array(value: Tensor, *, batched: bool) -> NDArray[Any]:
+    """The numbers of a tensor, with the axes of the request."""
+    part = (value if batched else value[0]).detach().cpu()
+    # NumPy has no bfloat16.
+    return np.asarray((part if part.dtype == torch.float64 else part.float()).numpy())
+
+
+def _array(name: str, rows: object) -> NDArray[np.float32]:
+    x = _as_float32(rows) if isinstance(rows, np.ndarray) else _from_lists(name, rows)
+    if x.ndim not in {2, 3} or 0 in x.shape:
+        raise invalid(
+            f"{name} must be (time, channel) or (batch, time, channel), each at least 1 long, got "
+            f"shape {x.shape}"
+        )
+    if np.isinf(x).any():
+        raise invalid(f"{name} must be finite in float32, got numbers beyond 3.4e38")
+    return x
+
+
+def _from_lists(name: str, rows: object) -> NDArray[np.float32]:
     flat: list[Any] = rows if isinstance(rows, list) else [rows]
     depth = 1
     while flat and depth < 3 and all(type(part) is list for part in flat):
@@ -142,22 +161,15 @@ def _array(name: str, rows: object) -> np.ndarray[Any, np.dtype[np.float32]]:
             f"(batch, time, channel), each at least 1 long"
         )
     try:
-        with np.errstate(over="ignore"):
-            x = np.array(rows, dtype=np.float32)
+        return _as_float32(rows)
     except (ValueError, TypeError, OverflowError) as error:
         raise invalid(f"{name} must be rows of equally many numbers of float32") from error
-    if x.ndim not in {2, 3}:
-        raise invalid(
-            f"{name} must be (time, channel) or (batch, time, channel), got shape {x.shape}"
-        )
-    if np.isinf(x).any():
-        raise invalid(f"{name} must be finite in float32, got numbers beyond 3.4e38")
-    return x
+
+
+def _as_float32(rows: object) -> NDArray[np.float32]:
+    with np.errstate(over="ignore"):
+        return np.array(rows, dtype=np.float32)
 
 
 def _is_ids(content: object) -> bool:
     return isinstance(content, list) and all(isinstance(word, str) for word in content)
-
-
-def _refuse_constant(word: str) -> NoReturn:
-    raise ValueError(f"{word} is no JSON number; write null for a missing sample")

@@ -3,6 +3,8 @@
 import json
 from typing import Any, Final
 
+import numpy as np
+
 __all__: list[str] = []
 
 MEDIA_TYPE: Final = "application/problem+json"
@@ -12,6 +14,7 @@ TITLES: Final = {
     "not_found": "There is no such route",
     "method_not_allowed": "The route has other methods",
     "slow_body": "The body did not arrive in time",
+    "not_acceptable": "The answer has other media types",
     "too_large": "The body is too large",
     "unsupported_media_type": "The body has another media type",
     "invalid": "The model cannot take the request",
@@ -56,5 +59,7 @@ class ProblemError(Exception):
 
 
 def dump(content: object) -> bytes:
-    """JSON in ASCII: ids with lone surrogates pass, NaN does not."""
-    return json.dumps(content, allow_nan=False, separators=(",", ":")).encode()
+    """JSON in ASCII: ids with lone surrogates pass, NaN does not; arrays are nested lists."""
+    return json.dumps(
+        content, allow_nan=False, separators=(",", ":"), default=np.ndarray.tolist
+    ).encode()

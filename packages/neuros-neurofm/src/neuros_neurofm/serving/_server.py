@@ -49,7 +49,8 @@ class DrainingServer(uvicorn.Server):
 
 def load_app(model: str, device: str, limits: ServingLimits) -> FastAPI:
     """The application of the model in a folder."""
-    return create_app(load_model(model).model.to(torch.device(device)), limits)
+    saved = load_model(model, adds_linear=True)
+    return create_app(saved.model.to(torch.device(device)), limits, linear=saved.linear)
 
 
 def run_worker(

@@ -1,15 +1,18 @@
 """What the routes of one process share: model, limits, counts."""
 
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 from typing import Final
 
 import torch
 
-from neuros_neurofm.models import MultiModalNeuroFMX
+from neuros_neurofm.models import LinearPart, MultiModalNeuroFMX
+from neuros_neurofm.models._linear_file import choose_linear_part
 from neuros_neurofm.serving._payload import Samples, invalid
 from neuros_neurofm.serving._problem import ProblemError
 from neuros_neurofm.serving._worker import Worker
 from neuros_neurofm.serving.limits import ServingLimits
+from neuros_neurofm.streaming._linear import check_linear
 
 __all__: list[str] = []
 
@@ -22,11 +25,25 @@ class Service:
     Args:
         model: Is put in evaluation mode.
         limits: What is accepted.
+        linear: Linear parts of the decoder, by session.
+
+    Raises:
+        ValueError: A linear part that is not of this model.
     """
 
-    def __init__(self, model: MultiModalNeuroFMX, limits: ServingLimits) -> None:
+    def __init__(
+        self,
+        model: MultiModalNeuroFMX,
+        limits: ServingLimits,
+        linear: Mapping[str, LinearPart] | None = None,
+    ) -> None:
         self.model = model.eval()
         self.limits = limits
+        dim = model.config["behavior_dim"]
+        self._linear = {
+            name: check_linear(part, model.sampling_rates, dim)
+            for name, part in (linear or {}).items()
+        }
         self.worker = Worker(limits)
         self.draining = False
         self.streams = 0
@@ -58,6 +75,17 @@ class Service:
         self.check_ready()
         if self.streams >= self.limits.streams:
             raise ProblemError(503, "overloaded", f"{self.streams} streams are open already")
+
+    def linear_of(self, session: str | None) -> LinearPart | None:
+        """The linear part that the decoder of a session needs; None where it needs none.
+
+        Raises:
+            ProblemError: 422 for an unknown session, or none where several are known.
+        """
+        try:
+            return choose_linear_part(self._linear, session)
+        except ValueError as error:
+            raise invalid(str(error)) from error
 
     def check_duration(self, samples: Samples, rates: dict[str, float]) -> None:
         """Refuse signals that span more steps of the grid than the limit.

@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any, Final
 
+from neuros_neurofm.serving._codec import JSON, MSGPACK, decode, encode
 from neuros_neurofm.serving._extra import Response, WebSocket, WebSocketDisconnect
 from neuros_neurofm.serving._payload import (
+    as_array,
     invalid,
-    plain,
+    read_name,
     read_names,
     read_number,
     read_object,
@@ -23,9 +25,9 @@ from neuros_neurofm.streaming import StepOutput, StreamingSession
 __all__: list[str] = []
 
 _OUTPUTS: Final = ("decoder", "latents", "pooled", "contrastive", "encoder")
-_OPEN: Final = ("units", "sampling_rates", "max_lag", "outputs")
+_OPEN: Final = ("units", "sampling_rates", "max_lag", "outputs", "session")
 _CHUNK: Final = ("inputs", "units", "t", "leave", "finish")
-_NORMAL, _NOT_TEXT, _POLICY, _TOO_LARGE, _FAILED = 1000, 1003, 1008, 1009, 1011
+_NORMAL, _POLICY, _TOO_LARGE, _FAILED = 1000, 1008, 1009, 1011
 
 
 class Connection:
@@ -49,6 +51,7 @@ class Connection:
                 service.model,
                 {name: hz for name, hz in given.items() if hz is not None},
                 max_lag=read_number("max_lag", content.get("max_lag")),
+                linear=service.linear_of(read_name("session", content.get("session"))),
             )
         except ValueError as error:
             raise invalid(str(error)) from error
@@ -101,9 +104,9 @@ class Connection:
         for name in self.outputs:
             value = getattr(step, name)
             if isinstance(value, dict):
-                line[name] = {m: plain(part, batched=True) for m, part in value.items()}
+                line[name] = {m: as_array(part, batched=True) for m, part in value.items()}
             else:
-                line[name] = None if value is None else plain(value, batched=True)
+                line[name] = None if value is None else as_array(value, batched=True)
         return line
 
 
@@ -130,50 +133,57 @@ async def serve_stream(service: Service, websocket: WebSocket) -> None:
 
 async def _converse(service: Service, websocket: WebSocket, request_id: str) -> None:
     connection: Connection | None = None
-    while (text := await _receive(service, websocket)) is not None:
+    while (message := await _receive(service, websocket)) is not None:
+        # An answer has the form of its message.
+        form = JSON if isinstance(message, str) else MSGPACK
         try:
-            content = read_object(text, _OPEN if connection is None else _CHUNK)
+            allowed = _OPEN if connection is None else _CHUNK
+            content = read_object(decode(message, form), allowed)
             if connection is None:
                 connection = Connection(service, content)
-                answer = _text(connection.opened())
+                answer = encode(connection.opened(), form)
             else:
-                answer = await service.worker.run(partial(_answer, connection, content))
+                answer = await service.worker.run(partial(_answer, connection, content, form))
         except ProblemError as problem:
-            await websocket.send_text(_text({"problem": problem.content(request_id)}))
+            await _send(websocket, encode({"problem": problem.content(request_id)}, form), form)
             # After a time limit nobody knows what the session has read.
             if problem.status >= 500 or connection is None:
                 await websocket.close(_FAILED if problem.status >= 500 else _POLICY)
                 return
             continue
-        await websocket.send_text(answer)
+        await _send(websocket, answer, form)
         if content.get("finish") is True:
             await websocket.close(_NORMAL)
             return
 
 
-async def _receive(service: Service, websocket: WebSocket) -> str | None:
+async def _receive(service: Service, websocket: WebSocket) -> str | bytes | None:
     """The next message, or None after closing a connection that sends none that can be read."""
     try:
-        text = await asyncio.wait_for(websocket.receive_text(), service.limits.idle)
+        event = await asyncio.wait_for(websocket.receive(), service.limits.idle)
     except TimeoutError:
         await websocket.close(_POLICY, f"no message for {service.limits.idle:g} s")
         return None
-    except KeyError:
-        await websocket.close(_NOT_TEXT, "messages are text")
-        return None
-    if len(text) > service.limits.max_body:
+    if event["type"] == "websocket.disconnect":
+        raise WebSocketDisconnect(event["code"], event.get("reason"))
+    text: str | None = event.get("text")
+    message: str | bytes = event["bytes"] if text is None else text
+    if len(message) > service.limits.max_body:
         await websocket.close(_TOO_LARGE, f"a message has at most {service.limits.max_body} bytes")
         return None
-    return text
+    return message
 
 
-def _answer(connection: Connection, content: Mapping[str, Any]) -> str:
-    """Steps as text: long lists are written off the event loop, too."""
+async def _send(websocket: WebSocket, answer: bytes, form: str) -> None:
+    if form == JSON:
+        await websocket.send_text(answer.decode())
+    else:
+        await websocket.send_bytes(answer)
+
+
+def _answer(connection: Connection, content: Mapping[str, Any], form: str) -> bytes:
+    """Steps as a message: long lists are written off the event loop, too."""
     try:
-        return _text(connection.handle(content))
+        return encode(connection.handle(content), form)
     except ValueError as error:
         raise invalid("the answer holds NaN or infinity; are the inputs in their units?") from error
-
-
-def _text(content: object) -> str:
-    return dump(content).decode()

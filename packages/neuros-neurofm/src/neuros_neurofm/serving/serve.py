@@ -67,7 +67,7 @@ def _serve(given: Sequence[str]) -> int:
         max_steps=options.max_steps,
     )
     # Bad input is said here, before processes that would each say it.
-    load_model(parsed.model).model.to(torch.device(options.device))
+    load_model(parsed.model, adds_linear=True).model.to(torch.device(options.device))
     from neuros_neurofm.serving._server import listen, run_worker, supervise
 
     listener = listen(options.host, options.port)

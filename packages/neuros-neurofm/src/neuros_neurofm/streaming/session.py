@@ -11,6 +11,7 @@ from torch import Tensor
 from neuros_neurofm.models import MultiModalNeuroFMX
 from neuros_neurofm.models._inputs import ModalityInput, Stream, collect
 from neuros_neurofm.models._options import Tokenizer
+from neuros_neurofm.models.linear_part import LinearPart
 from neuros_neurofm.streaming._arrival import (
     check_late,
     check_same,
@@ -21,6 +22,7 @@ from neuros_neurofm.streaming._arrival import (
     times_of,
 )
 from neuros_neurofm.streaming._core import Core, decoded, first_core, grid_step
+from neuros_neurofm.streaming._linear import LinearLags, check_linear, check_regular
 from neuros_neurofm.streaming._output import StepOutput
 from neuros_neurofm.streaming._source import Reader, Source
 from neuros_neurofm.streaming._tensors import read_state, write_state
@@ -49,10 +51,13 @@ class StreamingSession:
             own.
         max_lag: Seconds that a modality may fall behind the others; None: a second, or one window
             where that is longer.
+        linear: Added to what the decoder says: the linear part of a `LinearSkipDecoder`, whose
+            method `stream` passes it. Of its samples only those of its lags are kept.
 
     Raises:
         ValueError: a model that is not causal or has no window, a rate that is not > 0, of an
-            unknown modality or other than the model's, or `max_lag` is not > 0.
+            unknown modality or other than the model's, `max_lag` is not > 0, or a linear part of
+            other variables or another rate.
 
     Examples:
         >>> import torch
@@ -73,6 +78,7 @@ class StreamingSession:
         sampling_rates: Mapping[str, float] | None = None,
         *,
         max_lag: float | None = None,
+        linear: LinearPart | None = None,
     ) -> None:
         if not model.causal:
             raise ValueError(
@@ -99,6 +105,8 @@ class StreamingSession:
         self.max_lag = max(1.0, model.window) if max_lag is None else max_lag
         if not self.max_lag > 0:
             raise ValueError(f"max_lag must be > 0 s, got {max_lag}")
+        dim = model.config["behavior_dim"]
+        self.linear = None if linear is None else check_linear(linear, self.rates, dim)
         self.reset()
 
     def reset(self) -> None:
@@ -106,6 +114,7 @@ class StreamingSession:
         self._sources: dict[str, Source] = {}
         self._core: Core | None = None
         self._n_steps = 0
+        self._lags = None if self.linear is None else LinearLags(self.linear, self.step)
 
     @property
     def time(self) -> float:
@@ -205,7 +214,10 @@ class StreamingSession:
         Returns:
             Copies, so that a later `push` does not change them.
         """
-        return write_state(self._core, self._sources, self._n_steps)
+        state = write_state(self._core, self._sources, self._n_steps)
+        if self._lags is not None and self._lags.lags is not None:
+            state["linear"] = self._lags.lags.clone()
+        return state
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Continues where `state_dict` was taken, with the same model.
@@ -214,9 +226,16 @@ class StreamingSession:
             state: From `state_dict`.
 
         Raises:
-            ValueError: The state is that of another model.
+            ValueError: The state is that of another model, or of a stream with another linear part.
         """
-        self._core, self._sources, self._n_steps = read_state(self.model, state)
+        rest = {name: value for name, value in state.items() if name != "linear"}
+        if self.linear is None and len(rest) < len(state):
+            raise ValueError(
+                "the state is that of a stream with a linear part; pass it as linear= as well"
+            )
+        lags = None if self.linear is None else LinearLags(self.linear, self.step, state)
+        self._core, self._sources, self._n_steps = read_state(self.model, rest)
+        self._lags = lags
 
     def _reader(self, name: str) -> Reader:
         if name not in self._readers:
@@ -238,6 +257,8 @@ class StreamingSession:
         batch = None if self._core is None else self._core.recent.shape[0]
         exact = reader.exact(stream)
         check_same(name, stream, before, batch, regular=regular, exact=exact)
+        if self.linear is not None:
+            check_regular(self.linear, name, x.shape[2], regular=regular)
         source = reader.join(stream, x, regular=regular) if before is None else before
         start = 0
         if isinstance(own, Tensor):
@@ -298,6 +319,10 @@ class StreamingSession:
         windows = [reader.window(self._sources[m], tau) for m, reader in readers.items()]
         reach = [reader.reach for reader in readers.values()]
         latents, self._core = grid_step(self.model, windows, time, core, reach=reach)
+        decoder = decoded(self.model, latents)
+        if self._lags is not None and decoder is not None:
+            arrived = {m: self._sources[m].arrived for m in readers}
+            decoder = decoder + self._lags.read(arrived, self._n_steps, latents).to(decoder)
         encoder, forecast = {}, {}
         for name, reader in readers.items():
             phase, source = reader.take(self._sources[name], self._n_steps)
@@ -315,7 +340,7 @@ class StreamingSession:
             latents=latents,
             times=time,
             encoder=encoder,
-            decoder=decoded(self.model, latents),
+            decoder=decoder,
             forecast=forecast if "forecast" in self.model.heads else None,
             modalities=self.modalities,
             recent=self._core.recent,

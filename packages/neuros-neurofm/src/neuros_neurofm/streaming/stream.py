@@ -12,6 +12,7 @@ from torch import Tensor
 
 from neuros_neurofm._cli import OK, build_parser, read_options, run_command
 from neuros_neurofm.datasets.sessions import load_session, windows
+from neuros_neurofm.models._linear_file import choose_linear_part
 from neuros_neurofm.streaming.session import StepOutput, StreamingSession
 from neuros_neurofm.training._run_folder import load_model
 
@@ -38,6 +39,9 @@ class _Options:
         field(default_factory=dict)
     )
     max_lag: Annotated[float | None, "seconds that a modality may fall behind the others"] = None
+    session: Annotated[
+        str | None, "whose linear part is added, of a saved decoder with several"
+    ] = None
 
 
 class _Chunk(NamedTuple):
@@ -78,8 +82,13 @@ def _stream(given: Sequence[str]) -> int:
     unknown = sorted(set(options.outputs) - set(_OUTPUTS))
     if unknown:
         raise ValueError(f"outputs must be among {', '.join(_OUTPUTS)}, got {unknown}")
-    model = load_model(options.checkpoint).model
-    session = StreamingSession(model, options.sampling_rates or None, max_lag=options.max_lag)
+    saved = load_model(options.checkpoint, adds_linear=True)
+    session = StreamingSession(
+        saved.model,
+        options.sampling_rates or None,
+        max_lag=options.max_lag,
+        linear=choose_linear_part(saved.linear, options.session),
+    )
     chunks = _lines(sys.stdin) if options.input is None else _replayed(options, session)
     for number, chunk in enumerate(chunks, 1):
         try:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,7 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from neuros_neurofm._cli import write_text
-from neuros_neurofm.models import MultiModalNeuroFMX
+from neuros_neurofm.models import LinearPart, MultiModalNeuroFMX
+from neuros_neurofm.models._linear_file import read_linear_parts
 from neuros_neurofm.training._checkpoint_file import load_weights
 
 __all__: list[str] = []
@@ -42,11 +44,13 @@ class SavedModel(NamedTuple):
         protocol: `split`, `gap`, `window`, `modalities` and `sampling_rates` of its run; empty for
             a model that was saved alone.
         source: The file or folder of the weights.
+        linear: Linear parts beside the model, by session; its decoder says what they leave over.
     """
 
     model: MultiModalNeuroFMX
     protocol: Mapping[str, Any]
     source: Path
+    linear: Mapping[str, LinearPart] = MappingProxyType({})
 
 
 def write_run(
@@ -64,18 +68,27 @@ def write_run(
     write_text(folder / _RUN, json.dumps(content, indent=2, sort_keys=True) + "\n")
 
 
-def load_model(path: str | Path) -> SavedModel:
+def load_model(path: str | Path, *, adds_linear: bool = False) -> SavedModel:
     """The model of a run's folder, of one of its checkpoints, or of `save_pretrained`.
 
-    Of a folder the best checkpoint is taken, or the last where there was no validation.
+    Of a folder the best checkpoint is taken, or the last where there was no validation. A model
+    beside linear parts decodes what they leave over, so it is only for a caller that adds them.
 
     Raises:
         FileNotFoundError: There is no such file or folder, or no model in it.
-        ValueError: The checkpoint is damaged or does not belong to its folder.
+        ValueError: The checkpoint is damaged or does not belong to its folder, or there are linear
+            parts and the caller does not add them.
     """
     path = Path(path)
     if (path / "model.safetensors").is_file():
-        return SavedModel(_pretrained(path), {}, path)
+        linear, _ = read_linear_parts(path)
+        if linear and not adds_linear:
+            raise ValueError(
+                f"{path} holds a LinearSkipDecoder of the sessions {list(linear)}; its model alone "
+                "decodes only what the linear parts leave over, so load it with "
+                "LinearSkipDecoder.from_pretrained, or use neurofm-serve or neurofm-stream"
+            )
+        return SavedModel(_pretrained(path), {}, path, linear)
     checkpoint = next((p for p in (path / BEST, path / LAST) if p.is_file()), path)
     if not checkpoint.is_file() or not (checkpoint.parent / _RUN).is_file():
         raise FileNotFoundError(

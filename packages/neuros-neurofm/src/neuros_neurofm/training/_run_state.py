@@ -29,6 +29,28 @@ def collect_states(
     return dict(whole), dict(moments)
 
 
+def restore_run(
+    path: str | Path,
+    content: Mapping[str, Any],
+    processes: Processes,
+    module: nn.Module,
+    optimizer: Optimizer,
+) -> None:
+    """Take module and optimiser from the content of a checkpoint, in every process.
+
+    Raises:
+        ValueError: They are of another module or optimiser.
+    """
+    try:
+        state = join_state(content["model"], content["loss"])
+        restore_states(processes, module, optimizer, state, content["optimizer"])
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise ValueError(
+            f"the checkpoint {path} does not fit this trainer ({error}); "
+            "build it with the configuration in the checkpoint's manifest"
+        ) from error
+
+
 def restore_states(
     processes: Processes,
     module: nn.Module,

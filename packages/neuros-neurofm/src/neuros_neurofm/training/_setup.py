@@ -106,6 +106,25 @@ def describe_optimizer(optimizer: Optimizer) -> dict[str, Any]:
     return {"class": type(optimizer).__name__, **defaults}
 
 
+def describe_run(
+    model: nn.Module,
+    loss: CombinedLoss,
+    masker: Masker | None,
+    optimizer: Optimizer,
+    scheduler: object,
+    **settings: Any,
+) -> dict[str, Any]:
+    """What a run is made of, for the manifest."""
+    return {
+        "model": type(model).__name__,
+        "loss": sorted(loss.objectives),
+        "masker": repr(masker),
+        "optimizer": describe_optimizer(optimizer),
+        "scheduler": type(scheduler).__name__,
+        **settings,
+    }
+
+
 def build_objective(
     loss: Callable[..., Tensor] | None, masker: Masker | None
 ) -> tuple[CombinedLoss, Masker | None]:

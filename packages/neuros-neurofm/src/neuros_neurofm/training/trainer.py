@@ -2,13 +2,12 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from torch import Generator, Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
-from tqdm import tqdm
 
 from neuros_core import Callback, RunManifest
 from neuros_neurofm.training._checkpoint_file import read_checkpoint, write_checkpoint
@@ -19,10 +18,9 @@ from neuros_neurofm.training._random_state import undisturbed
 from neuros_neurofm.training._run_state import (
     callback_states,
     collect_states,
-    join_state,
     own_part,
     restore_callbacks,
-    restore_states,
+    restore_run,
     split_state,
 )
 from neuros_neurofm.training._setup import (
@@ -33,12 +31,13 @@ from neuros_neurofm.training._setup import (
     check_model,
     check_scheduler,
     choose_precision,
-    describe_optimizer,
+    describe_run,
     move,
     seeded_generator,
 )
 from neuros_neurofm.training._sharding import is_own, share_loader
 from neuros_neurofm.training._step import TrainingStep
+from neuros_neurofm.training._telling import Telling
 from neuros_neurofm.training._updates import Updates
 
 if TYPE_CHECKING:
@@ -159,7 +158,6 @@ class MultiModalTrainer:
             device, self._precision, loggers, strategy=strategy, devices=devices
         )
         self.fabric = self._processes.fabric
-        self._set_progress: Callable[[float], None] | None = getattr(model, "set_progress", None)
         self._num_epochs: int | None = None
         self.gradient_accumulation_steps = gradient_accumulation_steps
         self.callbacks = tuple(callbacks)
@@ -171,7 +169,12 @@ class MultiModalTrainer:
         self.should_stop = False
         self.history: list[dict[str, float]] = []
         self._data_hash = data_hash
-        self._log = len(loggers) > 0
+        self._telling = Telling(
+            self.fabric,
+            log=len(loggers) > 0,
+            first=self._processes.rank == 0,
+            set_progress=getattr(model, "set_progress", None),
+        )
         shared_seed = self._processes.share(int(torch.initial_seed() if seed is None else seed))
         self._generator = seeded_generator(seed, self._processes.rank)
         self._val_seed = self._generator.initial_seed()
@@ -244,16 +247,18 @@ class MultiModalTrainer:
         """
         self.model.train()
         batches = self._position.batches(self.train_loader, self.epoch)
-        with self._bar() as bar:
+        total, start = length_of(self.train_loader), self._position.n_used
+        with self._telling.bar(total, start, self.epoch, wanted=self.progress) as bar:
             for group in groups(batches, self.gradient_accumulation_steps):
-                self._tell_progress()
+                if self._num_epochs is not None:
+                    self._telling.share(self._share_done)
                 n_used = self._position.n_used
                 own = [is_own(self.train_loader, n_used + k) for k in range(len(group))]
                 ready = [self._prepare(raw, self._generator) for raw in group]
                 loss = self._updates.apply(ready, own, self._means)
                 self._position.n_used += len(group)
                 bar.update(len(group))
-                self._end_step(loss)
+                self._telling.end_step(self, self.global_step, loss)
         if self._position.n_used == 0:
             raise ValueError("train_loader yielded no batch; it needs at least one per epoch")
         self._position.finish(self.train_loader)
@@ -313,7 +318,17 @@ class MultiModalTrainer:
             model, loss = split_state(whole)
             manifest = RunManifest.collect(
                 kind="checkpoint",
-                config=self._config(),
+                config=describe_run(
+                    self.model,
+                    self.loss,
+                    self.masker,
+                    self.optimizer,
+                    self.scheduler,
+                    precision=self._precision,
+                    gradient_accumulation_steps=self.gradient_accumulation_steps,
+                    max_grad_norm=self._updates.max_grad_norm,
+                    processes=self._processes.world_size,
+                ),
                 seed=self.seed,
                 data_hash=self._data_hash,
                 model_hash=content_hash(model),
@@ -348,14 +363,7 @@ class MultiModalTrainer:
         content = read_checkpoint(path)
         check_scheduler(path, content["updates"], self.scheduler)
         own = own_part(path, content, self._processes)
-        try:
-            state = join_state(content["model"], content["loss"])
-            restore_states(self._processes, self._step, self.optimizer, state, content["optimizer"])
-        except (RuntimeError, ValueError, KeyError) as error:
-            raise ValueError(
-                f"the checkpoint {path} does not fit this trainer ({error}); "
-                "build it with the configuration in the checkpoint's manifest"
-            ) from error
+        restore_run(path, content, self._processes, self._step, self.optimizer)
         self._updates.load_state_dict(content["updates"])
         for name in _PROGRESS:
             setattr(self, name, content["progress"][name])
@@ -369,28 +377,17 @@ class MultiModalTrainer:
     def _share(self, loader: Iterable[Batch], seed: int) -> Iterable[Batch]:
         return share_loader(loader, self._processes.rank, self._processes.world_size, seed)
 
-    def _tell_progress(self) -> None:
-        """Tell the model the share of `fit` that is done; it follows from the position alone."""
-        if self._set_progress is None or self._num_epochs is None:
-            return
+    def _share_done(self) -> float:
+        """The share of `fit` that is done; it follows from the position alone."""
         within = self._position.share(self.train_loader)
-        self._set_progress(min((self.epoch + within) / self._num_epochs, 1.0))
+        return (self.epoch + within) / (self._num_epochs or 1)
 
     def _prepare(self, raw: Batch, generator: Generator) -> Batch:
         batch: Batch = move(raw, self.fabric.device)
         return batch if self.masker is None else self.masker(batch, generator)
 
-    def _end_step(self, loss: Tensor | None) -> None:
-        if loss is None:
-            return
-        for callback in self.callbacks:
-            callback.on_step_end(self, self.global_step, float(loss))
-        if self._log:
-            self.fabric.log_dict({"loss": float(loss)}, step=self.global_step)
-
     def _end_epoch(self, metrics: Mapping[str, float]) -> None:
-        for callback in self.callbacks:
-            callback.on_epoch_end(self, self.epoch, metrics)
+        self._telling.end_epoch(self, self.epoch, metrics)
         improved = metrics.get("val_loss", float("inf")) < self.best_loss
         if improved:
             self.best_loss = metrics["val_loss"]
@@ -398,25 +395,4 @@ class MultiModalTrainer:
             self.save_checkpoint(self.checkpoint_dir / "last.ckpt")
             if improved:
                 self.save_checkpoint(self.checkpoint_dir / "best.ckpt")
-        if self._log:
-            self.fabric.log_dict({f"epoch_{k}": v for k, v in metrics.items()}, self.global_step)
-
-    def _bar(self) -> "tqdm[NoReturn]":
-        total = length_of(self.train_loader)
-        # None: off where standard error is no terminal.
-        disable = None if self.progress and self._processes.rank == 0 else True
-        start = self._position.n_used
-        return tqdm(total=total, initial=start, desc=f"epoch {self.epoch + 1}", disable=disable)
-
-    def _config(self) -> dict[str, Any]:
-        return {
-            "model": type(self.model).__name__,
-            "loss": sorted(self.loss.objectives),
-            "masker": repr(self.masker),
-            "optimizer": describe_optimizer(self.optimizer),
-            "scheduler": type(self.scheduler).__name__,
-            "precision": self._precision,
-            "gradient_accumulation_steps": self.gradient_accumulation_steps,
-            "max_grad_norm": self._updates.max_grad_norm,
-            "processes": self._processes.world_size,
-        }
+        self._telling.log_epoch(metrics, self.global_step)
