@@ -39,7 +39,7 @@ class PrintingBlock(CodeBlockParser):
         # What a block writes goes into a folder of its document.
         folder = example.namespace.setdefault("_folder", tempfile.mkdtemp())
         with contextlib.redirect_stdout(out), contextlib.chdir(folder):
-            exec(code, example.namespace)  # noqa: S102 - running the documents is the purpose
+            exec(code, example.namespace)
         expected = promised(example.parsed)
         printed = [line.rstrip() for line in out.getvalue().splitlines()]
         if expected != printed:

@@ -112,6 +112,26 @@ def test_the_gradient_is_that_of_finite_differences() -> None:
     assert bool(same.grad.isfinite().all())
 
 
+def test_the_gradient_exists_where_correlations_repeat() -> None:
+    x, y = (z.requires_grad_() for z in planted([0.5, 0.5, 0.5], n=12))
+    assert torch.autograd.gradcheck(CCA().compute, (x, y))
+
+
+@pytest.mark.parametrize("reg", [0.0, 0.3])
+def test_single_precision_gives_the_same_to_its_digits(reg: float) -> None:
+    x, y = planted([0.9, 0.5, 0.1])
+    found = CCA(reg=reg).compute(x.float(), y.float())
+    torch.testing.assert_close(found.double(), CCA(reg=reg).compute(x, y), atol=1e-5, rtol=0)
+
+
+def test_nearly_equal_columns_do_not_cost_digits() -> None:
+    x, y = planted([0.9, 0.5])
+    near = torch.cat([x, x + 1e-6 * draw(60, 2, seed=7)], -1)
+    a, b = (np.linalg.qr(z.numpy() - z.numpy().mean(0))[0] for z in (near, y))
+    want = np.linalg.svd(a.T @ b, compute_uv=False)
+    np.testing.assert_allclose(CCA().fit(near, y).correlations.numpy(), want, atol=1e-8)
+
+
 def test_held_out_noise_scores_near_zero() -> None:
     model = CCA().fit(draw(50, 5), draw(50, 5, seed=1))
     # The mean of 5 null correlations over 2000 samples has sd 0.01; 0.1 is ten of them.
@@ -141,7 +161,9 @@ def test_wrong_input_is_refused_in_words() -> None:
         CCA().fit(x, x).transform(x[:, :2], x)
     with pytest.raises(ValueError, match="x holds NaN or inf"):
         CCA().compute(x / 0, x)
-    with pytest.raises(ValueError, match="at least 2 samples and one feature"):
+    with pytest.raises(
+        ValueError, match=r"x must be \(..., samples >= 2, features >= 1\), got shape \(3,\)"
+    ):
         CCA().compute(x[0], x)
     with pytest.raises(TypeError, match=r"got list|Type-check"):
         CCA().compute([[1.0]], x)  # type: ignore[arg-type]

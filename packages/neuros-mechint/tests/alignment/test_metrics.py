@@ -170,9 +170,13 @@ def test_wrong_input_is_refused_in_words() -> None:
         CKA(kernel="rbf", bandwidth=-1)
     with pytest.raises(ValueError, match="y is constant over samples; its similarity"):
         CKA().compute(x, flat)
-    with pytest.raises(ValueError, match="at least 4 samples"):
+    with pytest.raises(
+        ValueError, match=r"x must be \(..., samples >= 4, features >= 1\), got shape \(3, 2\)"
+    ):
         CKA(estimator="unbiased").compute(x[:3], x[:3])
-    with pytest.raises(ValueError, match="at least 2 samples and one feature"):
+    with pytest.raises(
+        ValueError, match=r"x must be \(..., samples >= 2, features >= 1\), got shape \(6,\)"
+    ):
         CKA().update(x[:, 0], x)
     assert CKA().compute_matrix([x.float()], [x]).dtype == torch.float64
     with pytest.raises(ValueError, match="list_y needs at least one representation"):
@@ -186,3 +190,34 @@ def test_wrong_input_is_refused_in_words() -> None:
     with pytest.raises(ValueError, match="x is constant over samples; it has no shape"):
         Procrustes().compute(flat, x)
     assert repr(Procrustes()) == "Procrustes(scale=True, center=True, metric='angular')"
+
+
+@pytest.mark.parametrize("estimator", ["biased", "unbiased"])
+def test_features_and_samples_give_the_same_matrix_of_layers(estimator: str) -> None:
+    cka = CKA(estimator=estimator)
+    narrow = [draw(2, 20, k, seed=k) for k in (3, 5)]
+    # Columns of zeros change nothing but send the wide side through the samples.
+    wide = [torch.cat([z, torch.zeros(2, 20, 20)], -1) for z in narrow]
+    found = cka.compute_matrix(narrow, narrow[:1])
+    torch.testing.assert_close(cka.compute_matrix(wide, wide[:1]), found)
+    torch.testing.assert_close(found[:, 1, 0], cka.compute(narrow[1], narrow[0]))
+    orders = torch.stack([torch.randperm(20) for _ in range(3)])
+    permuted = cka.compute_permuted(*narrow, orders)
+    torch.testing.assert_close(cka.compute_permuted(wide[0], wide[1], orders), permuted)
+
+
+def test_large_finite_values_are_no_error_and_hidden_infinities_are() -> None:
+    huge = torch.full((4, 2), 1e38) * torch.tensor([[1.0, 2.0], [3.0, 1.0], [2.0, 2.0], [3.0, 3.0]])
+    with pytest.raises(ValueError, match="y holds NaN or inf"):
+        CKA().compute(draw(4, 2), torch.tensor([[torch.inf, 0], [-torch.inf, 1], [0, 1], [1, 1]]))
+    # The sum of these overflows, the values do not.
+    assert CKA().compute(huge.double(), huge).isfinite()
+
+
+@pytest.mark.parametrize("metric", ["angular", "residual"])
+def test_the_gradient_of_procrustes_exists_where_singular_values_repeat(metric: str) -> None:
+    q = torch.linalg.qr(draw(12, 6) - draw(12, 6).mean(0)).Q
+    x = q[:, :3].clone().requires_grad_()
+    y = (q[:, :3] @ turn(3, 1) + q[:, 3:]).requires_grad_()
+    model = Procrustes(metric=metric)
+    assert torch.autograd.gradcheck(lambda a, b: model.compute(a, b).distance, (x, y))

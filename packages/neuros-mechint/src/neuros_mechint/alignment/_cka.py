@@ -7,6 +7,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from neuros_mechint.alignment._linear_hsic import (
+    linear_hsic,
+    linear_hsic_matrix,
+    linear_hsic_permuted,
+)
 from neuros_mechint.alignment._matrices import (
     Matrix,
     Number,
@@ -15,11 +20,14 @@ from neuros_mechint.alignment._matrices import (
     centered,
     one_of,
 )
+from neuros_mechint.alignment._permuted import products_of_permuted
 
 __all__ = ["CKA"]
 
 Kernel = Literal["linear", "rbf"]
 Estimator = Literal["biased", "unbiased"]
+# Multiplications that take as long as to fetch one entry of a re-ordered matrix.
+_GATHER = 20
 
 
 class CKA:
@@ -108,20 +116,31 @@ class CKA:
         for name, values in (("list_x", list_x), ("list_y", list_y)):
             if not len(values):
                 raise ValueError(f"{name} needs at least one representation, got none")
-            grams = [
-                self._gram(self._read(f"{name}[{i}]", value)) for i, value in enumerate(values)
-            ]
-            sides.append(grams)
-        first_size = sides[0][0].shape[-1]
-        for gram in (*sides[0], *sides[1]):
-            if gram.shape[-1] != first_size:
+            sides.append([self._read(f"{name}[{i}]", value) for i, value in enumerate(values)])
+        every = [*sides[0], *sides[1]]
+        n_samples = every[0].shape[-2]
+        dtype = every[0].dtype
+        for side in every:
+            dtype = torch.promote_types(dtype, side.dtype)
+            if side.shape[-2] != n_samples:
                 raise ValueError(
                     f"every representation must have the same samples along axis -2, got "
-                    f"{first_size} and {gram.shape[-1]}"
+                    f"{n_samples} and {side.shape[-2]}"
                 )
-        units = [torch.stack([_unit(gram) for gram in grams], dim=-2) for grams in sides]
-        dtype = torch.promote_types(units[0].dtype, units[1].dtype)
-        return units[0].to(dtype) @ units[1].to(dtype).mT
+        if self._narrow(*every):
+            a, b = ([centered(side).to(dtype) for side in part] for part in sides)
+            unbiased = self.estimator == "unbiased"
+            found = linear_hsic_matrix(a, b, unbiased=unbiased)
+            own = [
+                torch.stack([linear_hsic(z, z, unbiased=unbiased) for z in part], -1)
+                for part in (a, b)
+            ]
+            return found / (own[0].unsqueeze(-1) * own[1].unsqueeze(-2)).sqrt()
+        units = [
+            torch.stack([_unit(self._gram(side.to(dtype))) for side in part], dim=-2)
+            for part in sides
+        ]
+        return units[0] @ units[1].mT
 
     def update(self, x: Matrix, y: Matrix) -> None:
         """Add a minibatch: its three HSICs are summed, kernels stay within the minibatch.
@@ -164,23 +183,61 @@ class CKA:
         self._sums = None
         return shared / (first * second).sqrt()
 
-    def _read(self, name: str, value: Matrix) -> Tensor:
+    def compute_permuted(self, x: Matrix, y: Matrix, orders: Tensor) -> Tensor:
+        """`compute(x, y[order])` for many orders of the samples, each kernel formed once.
+
+        Args:
+            x: First representation, (..., samples, features_x).
+            y: Second representation, (..., samples, features_y).
+            orders: Orders of the samples of y, (permutations, samples).
+
+        Returns:
+            Values (permutations, ...).
+
+        Raises:
+            TypeError: When x or y is not a real tensor or array.
+            ValueError: When the samples differ or are too few, or a side is constant.
+        """
+        first, second = self._pair(x, y)
+        size = first.shape[-1] * second.shape[-1]
+        if self.kernel == "linear" and size < _GATHER * first.shape[-2]:
+            a, b = centered(first), centered(second)
+            unbiased = self.estimator == "unbiased"
+            own = [linear_hsic(z, z, unbiased=unbiased) for z in (a, b)]
+            found = linear_hsic_permuted(a, b, orders, unbiased=unbiased)
+            return found / (own[0] * own[1]).sqrt()
+        K, L = self._gram(first), self._gram(second)
+        norms: list[Tensor] = [torch.linalg.matrix_norm(gram) for gram in (K, L)]
+        found = products_of_permuted(K, L, orders)
+        return found / (norms[0] * norms[1])
+
+    def _least(self) -> int:
         # HSIC_1 divides by n - 3.
-        found = as_matrix(name, value, min_samples=4 if self.estimator == "unbiased" else 2)
-        if bool((found == found[..., :1, :]).flatten(-2).all(-1).any()):
-            raise ValueError(f"{name} is constant over samples; its similarity is undefined")
+        return 4 if self.estimator == "unbiased" else 2
+
+    def _read(self, name: str, value: Matrix) -> Tensor:
+        found = as_matrix(name, value, min_samples=self._least())
+        _check_varies(name, found)
         return found
+
+    def _pair(self, x: Matrix, y: Matrix) -> tuple[Tensor, Tensor]:
+        pair = as_pair(x, y, min_samples=self._least())
+        for name, value in zip("xy", pair, strict=True):
+            _check_varies(name, value)
+        return pair
+
+    def _narrow(self, *sides: Tensor) -> bool:
+        """Whether the features are the smaller side of the problem."""
+        return self.kernel == "linear" and all(z.shape[-1] < z.shape[-2] for z in sides)
 
     def _hsic(self, x: Matrix, y: Matrix) -> Tensor:
         """HSIC of x with y, x with x and y with y up to one factor, (..., 3)."""
-        first, second = as_pair(self._read("x", x), self._read("y", y))
-        n_samples = first.shape[-2]
-        narrow = max(first.shape[-1], second.shape[-1]) < n_samples
-        if self.kernel == "linear" and self.estimator == "biased" and narrow:
+        first, second = self._pair(x, y)
+        if self._narrow(first, second):
             a, b = centered(first), centered(second)
-            # tr(K H L H) = ||A^T B||^2: the Gram matrices of the samples are never formed.
+            unbiased = self.estimator == "unbiased"
             pairs = [(a, b), (a, a), (b, b)]
-            return torch.stack([(p.mT @ q).square().sum((-2, -1)) for p, q in pairs], dim=-1)
+            return torch.stack([linear_hsic(p, q, unbiased=unbiased) for p, q in pairs], dim=-1)
         K, L = self._gram(first), self._gram(second)
         return torch.stack([(p * q).sum((-2, -1)) for p, q in ((K, L), (K, K), (L, L))], dim=-1)
 
@@ -200,6 +257,14 @@ class CKA:
                 + gram.mean((-2, -1), keepdim=True)
             )
         return _u_centered(gram)
+
+
+def _check_varies(name: str, value: Tensor) -> None:
+    # Most data differ between their first two samples; only others are looked at whole.
+    if bool((value[..., 0, :] != value[..., 1, :]).any(-1).all()):
+        return
+    if bool((value == value[..., :1, :]).flatten(-2).all(-1).any()):
+        raise ValueError(f"{name} is constant over samples; its similarity is undefined")
 
 
 def _gaussian(

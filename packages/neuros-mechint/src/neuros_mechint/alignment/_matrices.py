@@ -1,28 +1,16 @@
 """Representation matrices at the boundary: arrays become checked floating tensors."""
 
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
-import numpy as np
 import torch
 from jaxtyping import Float
-from numpy.typing import NDArray
 from torch import Tensor
+
+from neuros_mechint._arrays import Array, Number, as_real, one_of
 
 __all__ = ["Matrix", "Number", "as_matrix", "as_pair", "centered", "one_of"]
 
-Matrix: TypeAlias = Tensor | NDArray[Any]
-# A type checker takes an int for a float; the shape checker of the tests does not.
-Number: TypeAlias = int | float
-
-
-def one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    """Refuse a word that is not on a list.
-
-    Raises:
-        ValueError: When it is not.
-    """
-    if value not in allowed:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
+Matrix: TypeAlias = Array
 
 
 def as_matrix(name: str, value: Matrix, *, min_samples: int = 2) -> Tensor:
@@ -32,25 +20,12 @@ def as_matrix(name: str, value: Matrix, *, min_samples: int = 2) -> Tensor:
         TypeError: When the value is neither a tensor nor an array, or not real.
         ValueError: When it has fewer than two axes, too few samples, no feature, NaN or inf.
     """
-    if isinstance(value, np.ndarray):
-        # torch refuses negative strides, which a reversed view has.
-        value = torch.from_numpy(np.ascontiguousarray(value))
-    if not isinstance(value, Tensor):
-        raise TypeError(f"{name} must be a tensor or a NumPy array, got {type(value).__name__}")
-    if value.is_complex():
-        raise TypeError(f"{name} must be real, got {value.dtype}; pass its parts as features")
-    if not value.is_floating_point():
-        value = value.to(torch.get_default_dtype())
-    if value.dtype in (torch.float16, torch.bfloat16):
-        value = value.float()
-    if value.ndim < 2 or value.shape[-2] < min_samples or value.shape[-1] < 1:
-        raise ValueError(
-            f"{name} must be (..., samples, features) with at least {min_samples} samples and one "
-            f"feature, got shape {tuple(value.shape)}"
-        )
-    if not bool(torch.isfinite(value).all()):
+    found = as_real(name, value, at_least=(min_samples, 1), finite=False)
+    # One NaN or inf makes the sum one too, and a sum costs a tenth of looking at every entry; the
+    # sum of large finite values may overflow, so then every entry is looked at.
+    if not bool(found.detach().sum().isfinite()) and not bool(found.isfinite().all()):
         raise ValueError(f"{name} holds NaN or inf; leave those samples out")
-    return value
+    return found
 
 
 def as_pair(x: Matrix, y: Matrix, *, min_samples: int = 2) -> tuple[Tensor, Tensor]:

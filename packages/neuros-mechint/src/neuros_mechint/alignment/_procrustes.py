@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from neuros_mechint.alignment._matrices import Matrix, as_pair, centered, one_of
+from neuros_mechint.alignment._permuted import crossed
 
 __all__ = ["Procrustes", "ProcrustesResult"]
 
@@ -94,19 +95,7 @@ class Procrustes:
             TypeError: When x or y is not a real tensor or array.
             ValueError: When the samples differ, or a side is all zero after centring.
         """
-        first, second = as_pair(x, y)
-        width = max(first.shape[-1], second.shape[-1])
-        first, second = (pad(z, (0, width - z.shape[-1])) for z in (first, second))
-        zero = torch.zeros_like(first[..., :1, :]), torch.zeros_like(second[..., :1, :])
-        means = (first.mean(-2, keepdim=True), second.mean(-2, keepdim=True))
-        if self.center:
-            first, second = centered(first), centered(second)
-        else:
-            means = zero
-        sizes = [z.square().sum((-2, -1)) for z in (first, second)]
-        for name, size in zip("xy", sizes, strict=True):
-            if bool((size == 0).any()):
-                raise ValueError(f"{name} is constant over samples; it has no shape to compare")
+        first, second, sizes, means = self._sides(x, y)
         left, _, right = torch.linalg.svd(second.mT @ first)
         rotation = left @ right
         # The nuclear norm by its singular values alone: this gradient exists where they repeat.
@@ -116,6 +105,42 @@ class Procrustes:
         return ProcrustesResult(
             self._distance(nuclear, sizes[0], sizes[1]), rotation, factor, translation.squeeze(-2)
         )
+
+    def compute_permuted(self, x: Matrix, y: Matrix, orders: Tensor) -> Tensor:
+        """Distance of x to `y[order]` for many orders of the samples.
+
+        Args:
+            x: Reference, (..., samples, features_x).
+            y: Second representation, (..., samples, features_y), of the same samples.
+            orders: Orders of the samples of y, (permutations, samples).
+
+        Returns:
+            Distances (permutations, ...).
+
+        Raises:
+            TypeError: When x or y is not a real tensor or array.
+            ValueError: As for `compute`.
+        """
+        first, second, sizes, _ = self._sides(x, y)
+        found = [torch.linalg.svdvals(part).sum(-1) for part in crossed(first, second, orders)]
+        return self._distance(torch.cat(found), sizes[0], sizes[1])
+
+    def _sides(
+        self, x: Matrix, y: Matrix
+    ) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """Both sides in one width, centred; their squared sizes and their means."""
+        first, second = as_pair(x, y)
+        width = max(first.shape[-1], second.shape[-1])
+        first, second = (pad(z, (0, width - z.shape[-1])) for z in (first, second))
+        means = torch.zeros_like(first[..., :1, :]), torch.zeros_like(second[..., :1, :])
+        if self.center:
+            means = first.mean(-2, keepdim=True), second.mean(-2, keepdim=True)
+            first, second = centered(first), centered(second)
+        sizes = first.square().sum((-2, -1)), second.square().sum((-2, -1))
+        for name, size in zip("xy", sizes, strict=True):
+            if bool((size == 0).any()):
+                raise ValueError(f"{name} is constant over samples; it has no shape to compare")
+        return first, second, sizes, means
 
     def _distance(self, nuclear: Tensor, size_x: Tensor, size_y: Tensor) -> Tensor:
         if not self.scale:

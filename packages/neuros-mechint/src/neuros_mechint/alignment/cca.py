@@ -6,22 +6,31 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from neuros_mechint.alignment._matrices import Matrix, Number, as_matrix, as_pair, centered, one_of
+from neuros_mechint.alignment._matrices import Matrix, Number, as_pair, centered, one_of
+from neuros_mechint.alignment._permuted import crossed
 
 __all__ = ["CCA"]
 
 Method = Literal["qr", "svcca", "pwcca"]
 # SVCCA keeps the leading directions that hold this share of the variance (Raghu 2017, section 2).
 _SHARE = 0.99
+# Smallest part of a unit column that the columns before it must leave over.
+_WELL = 0.03
 
 
 class _View(NamedTuple):
-    """One side of the analysis, in coordinates that are white."""
+    """One side of the analysis, and what takes it to coordinates that are white."""
 
     mean: Tensor
-    white: Tensor
+    data: Tensor
     to_white: Tensor
     live: Tensor
+    # Whether the directions are so far from one another that products of features lose no digits.
+    plain: bool
+
+    @property
+    def white(self) -> Tensor:
+        return self.data @ self.to_white
 
 
 class CCA:
@@ -90,9 +99,7 @@ class CCA:
                 a ridge or a reduction, where every correlation is 1.
         """
         first, second = self._views(x, y)
-        left, values, right = torch.linalg.svd(
-            (1 - self.reg) * first.white.mT @ second.white, full_matrices=False
-        )
+        left, values, right = torch.linalg.svd(self._product(first, second), full_matrices=False)
         kept = slice(None) if self.method == "svcca" else slice(self.n_components)
         self._fitted = (
             first,
@@ -175,17 +182,44 @@ class CCA:
             ValueError: As for `fit`.
         """
         first, second = self._views(x, y)
-        product = (1 - self.reg) * first.white.mT @ second.white
+        return self._summary(self._product(first, second), first, second)
+
+    def compute_permuted(self, x: Matrix, y: Matrix, orders: Tensor) -> Tensor:
+        """`compute(x, y[order])` for many orders of the samples, each side whitened once.
+
+        Args:
+            x: First representation, (..., samples, features_x).
+            y: Second representation, (..., samples, features_y).
+            orders: Orders of the samples of y, (permutations, samples).
+
+        Returns:
+            Values (permutations, ...).
+
+        Raises:
+            TypeError: When x or y is not a real tensor or array.
+            ValueError: As for `fit`.
+        """
+        first, second = self._views(x, y)
+        products = crossed((1 - self.reg) * first.white, second.white, orders)
+        return torch.cat([self._summary(product, first, second) for product in products])
+
+    def _product(self, first: _View, second: _View) -> Tensor:
+        if not (first.plain and second.plain):
+            return (1 - self.reg) * first.white.mT @ second.white
+        shared = first.data.mT @ second.data
+        return (1 - self.reg) * first.to_white.mT @ shared @ second.to_white
+
+    def _summary(self, product: Tensor, first: _View, second: _View) -> Tensor:
+        """One number from the product of the white sides, (..., k, k)."""
         ranks = torch.minimum(first.live.sum(-1), second.live.sum(-1))
         if self.method == "svcca":
-            return _mean(torch.linalg.svdvals(product), ranks)
+            return _mean(_values(product), ranks)
         if self.method == "qr":
-            values = torch.linalg.svdvals(product)[..., : self.n_components]
+            values = _values(product)[..., : self.n_components]
             return _mean(values, ranks.clamp(max=values.shape[-1]))
         left, values, _ = torch.linalg.svd(product, full_matrices=False)
-        data = centered(as_matrix("x", x)).to(first.white.dtype)
         # Morcos 2018, eq. 2: how much of every feature of x lies along each canonical variate.
-        weights = ((first.white @ left).mT @ data).abs().sum(-1)[..., : self.n_components]
+        weights = (left.mT @ (first.white.mT @ first.data)).abs().sum(-1)[..., : self.n_components]
         # Directions beyond the rank of either side have correlation 0 and are no variates.
         there = torch.arange(weights.shape[-1], device=weights.device) < ranks.unsqueeze(-1)
         weights = weights * there
@@ -208,15 +242,44 @@ class CCA:
                     f"{name} has {n_features} features for {n_samples} samples, so every "
                     "correlation is 1; pass reg > 0, or method='svcca' with n_components"
                 )
-            data = centered(value)
-            if not bool((data != 0).flatten(-2).any(-1).all()):
-                raise ValueError(f"{name} is constant over samples; it has no correlation")
-            if self.method == "svcca":
-                data, turn, live = _reduced(data, self.n_components)
-            else:
-                turn, live = _basis(data)
-            views.append(_whitened(value.mean(-2, keepdim=True), data, turn, live, self.reg))
+            mean = value.mean(-2, keepdim=True)
+            views.append(self._view(name, value - mean, mean))
         return views[0], views[1]
+
+    def _view(self, name: str, data: Tensor, mean: Tensor) -> _View:
+        to_white = None if self.method == "svcca" else _factored(data, self.reg)
+        if to_white is not None:
+            live = torch.ones_like(to_white[..., 0], dtype=torch.bool)
+            return _View(mean, data, to_white, live, plain=True)
+        if not bool((data != 0).flatten(-2).any(-1).all()):
+            raise ValueError(f"{name} is constant over samples; it has no correlation")
+        if self.method == "svcca":
+            data, turn, live = _reduced(data, self.n_components)
+        else:
+            turn, live = _basis(data)
+        return _View(mean, data, _whitened(data, turn, live, self.reg), live, plain=False)
+
+
+def _factored(
+    data: Float[Tensor, "*batch sample feature"], reg: float
+) -> Float[Tensor, "*batch feature feature"] | None:
+    """What makes the features white, from a Cholesky factor of their Gram matrix.
+
+    It costs a tenth of a decomposition of the data but squares their condition, so there is none
+    where float64 would lose more than three digits to that.
+    """
+    if data.dtype != torch.float64:
+        return None
+    gram = data.mT @ data
+    if reg:
+        eye = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
+        gram = (1 - reg) * gram + reg * (data.shape[-2] - 1) * eye
+    size = gram.diagonal(dim1=-2, dim2=-1).clamp(min=torch.finfo(data.dtype).tiny).sqrt()
+    factor, failed = torch.linalg.cholesky_ex(gram / (size.unsqueeze(-1) * size.unsqueeze(-2)))
+    if bool(failed.any()) or bool((factor.diagonal(dim1=-2, dim2=-1) < _WELL).any()):
+        return None
+    inverse: Tensor = torch.linalg.solve_triangular(factor, torch.diag_embed(1 / size), upper=False)
+    return inverse.mT
 
 
 def _basis(
@@ -257,13 +320,12 @@ def _reduced(
 
 
 def _whitened(
-    mean: Float[Tensor, "*batch 1 feature"],
     data: Float[Tensor, "*batch sample feature"],
     turn: Float[Tensor, "*batch feature k"],
     live: Bool[Tensor, "*batch k"],
     reg: float,
-) -> _View:
-    """Coordinates whose Gram matrix, with the ridge, is the identity."""
+) -> Float[Tensor, "*batch feature k"]:
+    """What gives coordinates whose Gram matrix, with the ridge, is the identity."""
     scores = data @ turn
     gram = scores.mT @ scores
     if reg:
@@ -273,8 +335,17 @@ def _whitened(
     # Directions without data stand apart with a unit pivot and whiten to zero columns.
     factor = torch.linalg.cholesky(gram + torch.diag_embed((~live).to(gram.dtype)))
     eye = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
-    inverse = torch.linalg.solve_triangular(factor, eye.expand_as(gram), upper=False).mT
-    return _View(mean=mean, white=scores @ inverse, to_white=turn @ inverse, live=live)
+    inverse: Tensor = torch.linalg.solve_triangular(factor, eye.expand_as(gram), upper=False)
+    return turn @ inverse.mT
+
+
+def _values(product: Float[Tensor, "*batch j k"]) -> Float[Tensor, "*batch m"]:
+    """Singular values."""
+    if product.shape[-2] >= 2 * product.shape[-1] and not product.requires_grad:
+        # Those of the triangle are the same and take half the time; it has no gradient.
+        product = torch.linalg.qr(product, mode="r").R
+    values: Tensor = torch.linalg.svdvals(product)
+    return values
 
 
 def _mean(values: Float[Tensor, "*batch k"], count: Tensor) -> Float[Tensor, "*batch"]:

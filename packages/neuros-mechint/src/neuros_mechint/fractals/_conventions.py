@@ -4,13 +4,15 @@ import itertools
 import math
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 from torch import Tensor
+
+from neuros_mechint._arrays import Number, compute_dtype, from_numpy
 
 __all__ = [
     "ArrayT",
@@ -26,8 +28,6 @@ __all__ = [
 ]
 
 ArrayT = TypeVar("ArrayT", Tensor, NDArray[Any])
-# A type checker takes an int for a float; the shape checker of the tests does not.
-Number: TypeAlias = int | float
 
 # 2**18 samples are 1 MiB in float32: a block and one buffer of its size stay in the second-level
 # cache of one core (64 rows of 4096 samples). A function with more buffers takes less.
@@ -74,33 +74,14 @@ def read_signals(x: object, dim: int, *, name: str = "x") -> Signals:
             f"{name} must be a torch.Tensor or a numpy.ndarray, got {type(x).__name__}; "
             f"convert it with numpy.asarray"
         )
-    tensor = _from_numpy(x, name) if isinstance(x, np.ndarray) else x
+    tensor = from_numpy(x, name) if isinstance(x, np.ndarray) else x
     if tensor.is_complex():
         raise TypeError(f"{name} must be real, got {tensor.dtype}; pass its real part or modulus")
     if not -tensor.ndim <= dim < tensor.ndim:
         raise ValueError(
             f"{name} needs a time axis dim = {dim}, got an array of shape {tuple(tensor.shape)}"
         )
-    return Signals(tensor.movedim(dim, -1), _compute_dtype(tensor.dtype), is_array, name)
-
-
-def _from_numpy(x: NDArray[Any], name: str) -> Tensor:
-    if x.dtype.kind not in "fiubc":
-        raise TypeError(f"{name} must hold real numbers, got an array of dtype {x.dtype}")
-    if x.dtype.kind == "f" and x.dtype.itemsize > 8:
-        x = x.astype(np.float64)
-    if not x.dtype.isnative:
-        x = x.astype(x.dtype.newbyteorder("="))
-    # torch cannot address negative strides, and warns of memory that it must not write.
-    if not x.flags.writeable or any(stride < 0 for stride in x.strides):
-        x = x.copy()
-    return torch.from_numpy(x)
-
-
-def _compute_dtype(dtype: torch.dtype) -> torch.dtype:
-    if dtype == torch.float64:
-        return torch.float64
-    return torch.float32 if dtype.is_floating_point else torch.get_default_dtype()
+    return Signals(tensor.movedim(dim, -1), compute_dtype(tensor.dtype), is_array, name)
 
 
 def require_length(signals: Signals, needed: int, way_out: str) -> None:

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from neuros_mechint.sae._sparse import applied
+from neuros_mechint._autograd import applied
 
 __all__ = ["gated", "jump"]
 

@@ -10,10 +10,11 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import embedding_bag
 
+from neuros_mechint._autograd import applied
+
 __all__ = [
     "Pattern",
     "SparseCode",
-    "applied",
     "decoded",
     "encoded",
     "pattern_of_positions",
@@ -109,11 +110,6 @@ def decoded(
     """Product of a sparse code with the decoder, and its gradient, over the entries alone."""
     result: Tensor = applied(_Decode, values, weight, pattern)
     return result
-
-
-def applied(function: type[torch.autograd.Function], *args: object) -> Any:
-    """Result of a function with a gradient of its own."""
-    return function.apply(*args)  # type: ignore[no-untyped-call]  # torch's own
 
 
 def _row_sums(
