@@ -36,7 +36,7 @@ def main() -> None:
     axes[2].set_xlabel("gcmi (nats)")
     axes[2].set_ylabel("draws")
     axes[2].set_title("a value beside its null", fontsize=9)
-    axes[2].legend(frameon=False)
+    axes[2].legend(frameon=False, loc="center")
     figure.savefig(DOCS / "assets" / "information.png", dpi=120)
 
 

@@ -291,6 +291,8 @@ def test_an_interrupted_run_goes_on_where_it_was(
     os.mkfifo(stuck / "a.txt")
     code = (
         f"import sys; sys.path.append({str(Path(__file__).parent)!r})\n"
+        # Whoever started the tests in the background has told their children to ignore it.
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from neuros_data import cli\n"
         "from neuros_data._commands import _prepare_options as o\n"
         "from made_source import Made, MadeSettings\n"

@@ -23,7 +23,9 @@ CHUNK = 1 << 20
 BODY = hashlib.shake_256(b"body").digest(65_521) * 64  # 4 MiB, no two blocks of 64 KiB alike
 SHA = hashlib.sha256(BODY).hexdigest()
 CHILD = """
-import sys
+import signal, sys
+# Whoever started the tests in the background has told their children to ignore it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from neuros_data.transfer import RemoteFile, fetch_files
 folder, *urls = sys.argv[1:]
 files = [RemoteFile(url, f"{i}.bin") for i, url in enumerate(urls)]

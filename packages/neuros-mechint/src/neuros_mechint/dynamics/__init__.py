@@ -1,5 +1,6 @@
 """Dynamics: how states evolve, and what they say about one another."""
 
+from neuros_mechint.dynamics._limit_cycles import LimitCycles
 from neuros_mechint.dynamics.avalanches import AvalancheCriticality, AvalancheResult
 from neuros_mechint.dynamics.change_points import PhaseTransitionDetector, PhaseTransitions
 from neuros_mechint.dynamics.drift import DriftResult, RepresentationDrift
@@ -10,7 +11,6 @@ from neuros_mechint.dynamics.information import InformationSignificance, MutualI
 from neuros_mechint.dynamics.information_plane import InformationPlane, InformationPlaneResult
 from neuros_mechint.dynamics.koopman import KoopmanAnalyzer, KoopmanResult
 from neuros_mechint.dynamics.landscape import HessianSpectrum, LossLandscape, LossPath, LossPlane
-from neuros_mechint.dynamics.limit_cycles import LimitCycles
 from neuros_mechint.dynamics.lyapunov import LyapunovResult, LyapunovSpectrum, SeriesLyapunov
 from neuros_mechint.dynamics.network import (
     Controllability,

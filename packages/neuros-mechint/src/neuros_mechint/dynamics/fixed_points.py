@@ -8,8 +8,8 @@ from torch import Tensor
 from neuros_mechint._arrays import Array, Number, as_real, one_of
 from neuros_mechint.dynamics._fixed_point_sets import clusters, kinds, near_starts
 from neuros_mechint.dynamics._fixed_point_solvers import SOLVERS, Budget, gradient_is_small, speed
+from neuros_mechint.dynamics._limit_cycles import LimitCycles, iterated, orbits
 from neuros_mechint.dynamics._step import Map, Step, StepLike, as_step, functional_step, jacobian
-from neuros_mechint.dynamics.limit_cycles import LimitCycles, iterated, orbits
 
 __all__ = ["FixedPointFinder", "FixedPoints"]
 
