@@ -1,12 +1,13 @@
 """Every fault planted in a store is found and named."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from neuros_core import Intervals, Recording, Signal, Species
-from neuros_data import Store, make_split, open_store
+from neuros_data import Store, make_split, open_store, read
 from neuros_data.check import check_store, label_position_share
 from neuros_data.format import read_json, write_array, write_json
 
@@ -99,6 +100,41 @@ def test_labels_tied_to_time_are_a_warning(make_store: Callable[..., Store]) -> 
     assert warning.where == "r/trial.code"
     assert "confounded with time" in warning.message
     assert check_store(store(np.array([0, 1, 2, 3] * 8))).warnings == ()
+
+
+def test_raw_event_codes_tied_to_time_are_a_warning(make_store: Callable[..., Store]) -> None:
+    def warned(classes: list[str]) -> list[str]:
+        # Each trial has its class, the start and the end of its stimulus: as GDF and EDF+ list it.
+        codes = np.array(["start", *(c for name in classes for c in (name, "on", "off"))])
+        start = np.arange(float(len(codes)))
+        events = Intervals(start, start, {"label": codes})
+        eeg = Signal(np.random.default_rng(0).standard_normal((1000, 1)), rate=10.0)
+        behaviour = {"annotations": events}
+        store = make_store(Recording("r", "s", "1", Species.HUMAN, {"eeg": eeg}, behaviour))
+        return [f.message for f in check_store(store).warnings]
+
+    (rest_first,) = warned(["rest"] * 8 + ["a", "b", "c"] * 8)
+    assert rest_first == (
+        "confounded with time: mean position of rest at 12% of all, not near 50%; "
+        "slow drift predicts the label"
+    )
+    (halves,) = warned(["left"] * 16 + ["right"] * 16)
+    assert "27% of the variance of position lies between classes" in halves
+    (rest_last,) = warned(["a", "b", "c"] * 8 + ["rest"] * 8)
+    assert "mean position of rest at 87% of all" in rest_last
+    assert warned(["rest", "a", "b", "c"] * 8) == []
+
+
+@pytest.mark.recordings
+def test_rest_first_in_the_ssvep_recordings_is_a_warning(
+    make_store: Callable[..., Store], recordings: Path
+) -> None:
+    (path,) = (recordings / "eeg_ssvep").glob("subject01_*.gdf")
+    with pytest.warns(UserWarning, match="unit"):
+        store = make_store(read(path, "eeg"))
+    found = [f.message for f in check_store(store).warnings if f.kind == "label"]
+    assert len(found) == 1
+    assert "mean position of 33024 at 12%" in found[0]
 
 
 def test_position_share_is_one_when_position_tells_the_class() -> None:

@@ -1,9 +1,18 @@
 """The commands around archives: what they print, and their exit codes."""
 
+import contextlib
+import errno
 import json
+import shutil
+import signal
+import subprocess
 import sys
+import threading
+import time
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -15,6 +24,8 @@ from neuros_data import copy_sample, open_store
 from neuros_data._commands import _prepare_options
 from neuros_data._commands.download import join_runs
 from neuros_data.cli import main
+from neuros_data.preparation import _run
+from neuros_data.preparation._task import run_task
 
 Capture = pytest.CaptureFixture[str]
 
@@ -115,13 +126,102 @@ def test_failures_end_with_one_or_with_three(root: str, tmp_path: Path, capsys: 
     assert json.loads(found.out)["failed"][0]["session"] == "b-1"
     assert "could not convert" in found.err
     assert main([*words, "--require", "lfp,z"]) == 1
-    assert main(["download", "made", "--root", root, "--strict"]) == 2
-    capsys.readouterr()
+    assert main(["download", "made", "--root", root, "--strict"]) == 1
+    assert "session b-1 failed: ValueError: could not convert" in capsys.readouterr().err
     (tmp_path / "archive" / "b-1.txt").unlink()
     (tmp_path / "archive" / "remote-1.txt").write_text("")
     (tmp_path / "archive" / "a-1.txt").unlink()
     assert main([*words, "--retries", "0"]) == 3
     assert "put the file at" in capsys.readouterr().out
+
+
+def _full(*_: object, **__: object) -> NoReturn:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_full_disk_ends_a_download_with_four(
+    root: str, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    # Workers are processes of their own: the task runs here, where `write` can be made to fail.
+    monkeypatch.setattr(_run, "_executor", lambda tasks, work: (run_task(t) for t in tasks))
+    monkeypatch.setattr("neuros_data._recording_io.write_array", _full)
+    words = ["download", "made", "--root", root, "--jobs", "1", "--json"]
+    assert main(words) == 4
+    found = capsys.readouterr()
+    assert json.loads(found.out.splitlines()[-1])["exit"] == 4  # the source prints too
+    assert "no space left" in found.err
+    assert len(open_store(root).recordings) == 0
+    monkeypatch.undo()
+    none_free = shutil.disk_usage(".")._replace(free=0)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: none_free)
+    archive = Path(root).parent / "archive"
+    known = {"made": Made(MadeSettings(archive=str(archive)))}
+    monkeypatch.setattr(_prepare_options, "sources", lambda: known)
+    fresh = str(Path(root).with_name("fresh"))
+    assert main(["download", "made", "--root", fresh, "--jobs", "1"]) == 4
+    assert "needs about" in capsys.readouterr().err
+    assert main(["download", "made", "--root", fresh, "--dry-run"]) == 4
+
+
+@pytest.mark.slow  # starts a process and interrupts it
+def test_ctrl_c_ends_a_download_with_130_and_what_came_is_resumed(
+    root: str, tmp_path: Path
+) -> None:
+    archive = tmp_path / "archive"
+    (archive / "remote-1.txt").write_text("")
+    body = b" ".join(b"%d" % (k % 9) for k in range(100_000))
+    asked, go_on = threading.Event(), threading.Event()
+
+    class Slow(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body[: len(body) // 2])
+            asked.set()
+            go_on.wait()
+            with contextlib.suppress(OSError):
+                self.wfile.write(body[len(body) // 2 :])
+
+        def log_message(self, *_: object) -> None:
+            """Stay quiet."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Slow)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    url = f"http://127.0.0.1:{server.server_port}/a.txt"
+    code = (
+        f"import sys; sys.path.append({str(Path(__file__).parent / 'preparation')!r})\n"
+        # Whoever started the tests in the background has told their children to ignore it.
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from neuros_data import cli\n"
+        "from neuros_data._commands import _prepare_options as o\n"
+        "from made_source import Made, MadeSettings\n"
+        f"made = Made(MadeSettings(archive={str(archive)!r}, url={url!r}))\n"
+        "o.sources = lambda: {'made': made}\n"
+        f"sys.exit(cli.main(['download', 'made', '--root', {root!r}, '--jobs', '2', '--json']))\n"
+    )
+    running = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    try:
+        assert asked.wait(30)
+        start = time.monotonic()
+        running.send_signal(signal.SIGINT)
+        out, err = running.communicate(timeout=20)
+        took = time.monotonic() - start
+    finally:
+        running.kill()
+        go_on.set()
+        server.shutdown()
+        server.server_close()
+        thread.join()
+    assert running.returncode == 130, err
+    assert took < 2
+    assert json.loads(out)["exit"] == 130
+    assert b"interrupted; run again to go on" in err
+    assert not list(Path(root).rglob("remote-1/a.txt"))
+    assert list(Path(root).rglob("remote-1/a.txt.part"))
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,7 @@ from neuros_data.errors import (
     LicenceError,
     NetworkError,
 )
+from neuros_data.preparation._report import SessionError
 
 __all__ = ["main"]
 
@@ -44,7 +45,8 @@ _CODES: tuple[tuple[tuple[type[Exception], ...], int], ...] = (
     ((DiskFullError,), DISK),
     ((NetworkError,), NETWORK),
     ((LicenceError, ImportError), USAGE),
-    ((ChecksumError, CorruptStoreError, FormatVersionError, LeakageError, OSError), FAULT),
+    ((ChecksumError, CorruptStoreError, FormatVersionError, LeakageError), FAULT),
+    ((SessionError, OSError), FAULT),
     ((ValueError, TypeError, KeyError), USAGE),
 )
 

@@ -50,22 +50,24 @@ class ChecksumError(ValueError):
 
     Args:
         url: Where it came from.
-        expected: Its sha256, hexadecimal.
-        got: The sha256 of what came.
+        expected: Its checksum, hexadecimal.
+        got: The checksum of what came.
         path: Where the file was set aside.
+        kind: Which checksum, `"sha256"` or `"md5"`.
 
     Examples:
         >>> str(ChecksumError("https://example.org/a.edf", "ab", "cd", Path("a.edf.bad")))
         'https://example.org/a.edf has sha256 cd, expected ab; it was set aside as a.edf.bad'
     """
 
-    def __init__(self, url: str, expected: str, got: str, path: Path) -> None:
-        super().__init__(url, expected, got, path)
+    def __init__(self, url: str, expected: str, got: str, path: Path, kind: str = "sha256") -> None:
+        super().__init__(url, expected, got, path, kind)
         self.url, self.expected, self.got, self.path = url, expected, got, path
+        self.kind = kind
 
     def __str__(self) -> str:
         return (
-            f"{self.url} has sha256 {self.got}, expected {self.expected}; "
+            f"{self.url} has {self.kind} {self.got}, expected {self.expected}; "
             f"it was set aside as {self.path}"
         )
 

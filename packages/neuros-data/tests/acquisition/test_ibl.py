@@ -1,5 +1,6 @@
 """The Brain-Wide Map: a server with Alyx's answers, and a session in ALF files."""
 
+import hashlib
 import io
 import json
 from collections.abc import Callable, Mapping
@@ -16,6 +17,7 @@ from neuros_data import Store
 from neuros_data.acquisition.ibl import Ibl, IblSettings
 from neuros_data.acquisition.source import SessionInfo
 from neuros_data.errors import NetworkError
+from neuros_data.preparation import run_download
 from neuros_data.transfer import TransferSettings
 
 EID = "4ecb5d24-f5cc-402c-be28-9d0f7cb14b3a"
@@ -114,7 +116,7 @@ def _alf() -> dict[tuple[str, str, str | None], bytes]:
     return files
 
 
-def _record(url: str, key: tuple[str, str, str | None], number: int, size: int) -> dict[str, Any]:
+def _record(url: str, key: tuple[str, str, str | None], number: int, body: bytes) -> dict[str, Any]:
     """One entry of Alyx's `datasets`, with a copy that is public and one that is not."""
     collection, name, revision = key
     uuid = f"00000000-0000-0000-0000-{number:012d}"
@@ -131,8 +133,8 @@ def _record(url: str, key: tuple[str, str, str | None], number: int, size: int) 
         "collection": collection,
         "revision": revision,
         "session": f"{url}/sessions/{EID}",
-        "file_size": size,
-        "hash": "d41d8cd98f00b204e9800998ecf8427e",
+        "file_size": len(body),
+        "hash": hashlib.md5(body, usedforsecurity=False).hexdigest(),
         "default_dataset": revision is not None or collection != PROBE,
         "file_records": [
             {"data_repository": "cortex_lab_SR", "data_url": None, "exists": True, **copy},
@@ -168,7 +170,7 @@ def alyx(archive: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
         content = _alf() if files is None else files
         records = []
         for i, (name, body) in enumerate(content.items()):
-            record = _record(archive.url, name, i, len(body))
+            record = _record(archive.url, name, i, body)
             records.append(record)
             public = record["file_records"][3]["data_url"]
             archive.answers[public.removeprefix(archive.url)] = body
@@ -486,6 +488,79 @@ def test_a_downloaded_session_goes_into_a_store(
     assert (read.subject, read.provenance["site"]) == ("KS014", "cortexlab")
     assert set(read.behaviour) == {"trials", "wheel_velocity", "wheel_speed", "whisker_left"}
     assert read.modalities["spike"].table["region"].tolist() == ["CA1", "VISp"]
+
+
+def test_a_file_that_is_not_the_servers_is_set_aside_and_named(
+    alyx: Callable[..., Any], transfer: TransferSettings, tmp_path: Path
+) -> None:
+    server = alyx()
+    one = {"count": 1, "results": [_session("KS014", "2019-12-03T11:12:13.5", 1)]}
+    server.answers["/sessions"] = lambda _q, _h: json.dumps(one).encode()
+    (wanted,) = [
+        f for f in _source(server).files(KS014) if f.path.endswith("_ibl_wheel.position.npy")
+    ]
+    body = server.answers[f"/z-mirror/{wanted.mirrors[0][-36:]}"]
+    assert wanted.md5 == hashlib.md5(body, usedforsecurity=False).hexdigest()
+    damaged = body[:-1] + bytes([body[-1] ^ 1])  # of the right size: only the MD5 can tell
+    for address in wanted.urls:
+        server.answers[address.removeprefix(server.url)] = damaged
+    report = run_download(
+        _source(server), 1, root=tmp_path / "s", jobs=1, raw_only=True, transfer=transfer
+    )
+    (failed,) = report.failed
+    assert failed.kind == "data"
+    assert f"expected {wanted.md5}" in failed.error
+    assert "_ibl_wheel.position.npy.bad" in failed.error
+    (bad,) = (tmp_path / "s").rglob("*.bad")
+    assert bad.read_bytes() == damaged
+    assert not (bad.parent / "_ibl_wheel.position.npy").exists()
+
+
+def test_a_file_that_was_fetched_before_its_md5_was_known_is_held_against_it(
+    alyx: Callable[..., Any], transfer: TransferSettings, tmp_path: Path
+) -> None:
+    server = alyx()
+    one = {"count": 1, "results": [_session("KS014", "2019-12-03T11:12:13.5", 1)]}
+    server.answers["/sessions"] = lambda _q, _h: json.dumps(one).encode()
+    root = tmp_path / "s"
+
+    def fetched() -> Any:
+        server.asked.clear()
+        return run_download(_source(server), 1, root=root, jobs=1, raw_only=True, transfer=transfer)
+
+    assert fetched().ok
+    (ledger,) = (root / "raw").rglob("sessions.json")
+    content = json.loads(ledger.read_text())
+    for entry in content.values():
+        for file in entry["files"]:
+            del file["md5"]  # as it was written before there was one
+    ledger.write_text(json.dumps(content))
+    (wheel,) = root.rglob("_ibl_wheel.position.npy")
+    whole = wheel.read_bytes()
+    wheel.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    assert fetched().ok
+    assert wheel.read_bytes() == whole
+    assert wheel.with_name(f"{wheel.name}.bad").exists()
+    # Only the damaged file came again.
+    assert len([a for a in server.asked if "z-mirror" in a or "public" in a]) == 1
+
+
+def test_an_archive_that_sums_nothing_leaves_the_size_to_be_checked(
+    alyx: Callable[..., Any],
+) -> None:
+    server = alyx()
+    answer = server.answers["/datasets"]
+
+    def unsummed(query: Any, headers: Any) -> bytes:
+        page = json.loads(answer(query, headers))
+        return json.dumps(
+            {**page, "results": [{**r, "hash": None} for r in page["results"]]}
+        ).encode()
+
+    server.answers["/datasets"] = unsummed
+    files = _source(server).files(KS014)
+    assert {f.md5 for f in files} == {None}
+    assert all(f.size for f in files[:-1])
 
 
 def test_a_token_of_ones_own_goes_before_the_public_account(

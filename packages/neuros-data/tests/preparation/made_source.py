@@ -12,6 +12,7 @@ import numpy as np
 
 from neuros_core import Recording, Signal, Species
 from neuros_data.acquisition.source import Prepared, SessionInfo
+from neuros_data.errors import NetworkError
 from neuros_data.transfer import RemoteFile, TransferSettings
 
 
@@ -22,6 +23,9 @@ class MadeSettings:
     archive: str = ""
     gain: float = 1.0
     kills: str = ""
+    url: str = "http://127.0.0.1:9/a.txt"  # nothing listens there: refused at once
+    listed: bool = True
+    visits: str = ""
     runs: tuple[int, ...] = ()
 
 
@@ -39,17 +43,21 @@ class Made:
     login: str | None = None
 
     def list(self, transfer: TransferSettings) -> Sequence[SessionInfo]:
+        if not self.settings.listed:
+            raise NetworkError("the archive cannot be listed")
         found = sorted(Path(self.settings.archive).glob("*.txt"))
         return [SessionInfo(p.stem, *p.stem.split("-"), {"k": i}) for i, p in enumerate(found)]
 
     def files(self, session: SessionInfo) -> Sequence[RemoteFile]:
         path = Path(self.settings.archive) / f"{session.id}.txt"
         if session.subject == "remote":
-            # Nothing listens there: the connection is refused at once.
-            return [RemoteFile("http://127.0.0.1:9/a.txt", "a.txt")]
+            return [RemoteFile(self.settings.url, "a.txt")]
         return [RemoteFile(path.as_uri(), "a.txt", size=path.stat().st_size)]
 
     def prepare(self, session: SessionInfo, folder: Path, settings: Any) -> Prepared:
+        if settings.visits:
+            with Path(settings.visits).open("a") as visits:
+                visits.write(f"{os.getpid()} {self.name}\n")
         if session.id == settings.kills:
             _die_once(Path(settings.archive) / "died")
         if f"always {session.id}" == settings.kills:

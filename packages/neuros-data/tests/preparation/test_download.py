@@ -87,6 +87,69 @@ def test_dask_gives_the_bytes_of_the_local_executor_even_when_a_worker_dies(
     assert contents(tmp_path / "dask") == contents(tmp_path / "local")
 
 
+@pytest.mark.slow  # starts a cluster
+def test_a_scheduler_that_runs_is_joined_by_address_and_by_file_and_left_running(
+    tmp_path: Path, made: Source, contents: Contents
+) -> None:
+    distributed = pytest.importorskip("distributed")
+    visits = tmp_path / "visits"
+    source = made(visits=str(visits))
+    download(source, root=tmp_path / "local", jobs=1)
+    visits.unlink()
+    known = tmp_path / "scheduler.json"
+    with (
+        distributed.LocalCluster(
+            n_workers=1, threads_per_worker=1, dashboard_address=None
+        ) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        client.write_scheduler_file(known)
+        workers = set(client.run(os.getpid).values())
+        for where in (cluster.scheduler_address, str(known)):
+            root = tmp_path / f"joined{len(where)}"
+            report = run_download(source, root=root, jobs=4, executor=f"dask:{where}")
+            assert len(report.prepared) == 6
+            assert contents(root) == contents(tmp_path / "local")
+            assert set(client.run(os.getpid).values()) == workers  # neither ended nor added to
+    pids = {int(line.split()[0]) for line in visits.read_text().splitlines()}
+    assert pids == workers
+
+
+@pytest.mark.slow  # starts four worker processes
+def test_two_sources_share_one_pool(tmp_path: Path, made: Source) -> None:
+    for jobs in (1, 2):
+        visits = tmp_path / f"visits{jobs}"
+        first = made(visits=str(visits))
+        other = tmp_path / "other"
+        other.mkdir(exist_ok=True)
+        for name in ("x-1", "y-1", "z-1"):
+            (other / f"{name}.txt").write_text("1 2 3 4 5")
+        settings = MadeSettings(archive=str(other), visits=str(visits))
+        second = replace(made(), name="twin", settings=settings)
+        report = run_download([first, second], root=tmp_path / str(jobs), jobs=jobs, split="none")
+        assert len(report.prepared) == 9
+        assert set(report.store.manifest["selections"]) == {"made", "twin"}
+        lines = [line.split() for line in visits.read_text().splitlines()]
+        assert sorted(name for _, name in lines) == ["made"] * 6 + ["twin"] * 3
+        assert len({pid for pid, _ in lines}) <= jobs
+
+
+def test_a_listing_that_fails_leaves_no_folder_and_an_old_store_as_it_was(
+    tmp_path: Path, made: Source
+) -> None:
+    root = tmp_path / "s"
+    with pytest.raises(NetworkError, match="cannot be listed"):
+        download(made(listed=False), root=root)
+    with pytest.raises(LicenceError, match="Ask first"):
+        download(replace(made(), licence="Ask first"), root=root)
+    assert not root.exists()
+    download(made(), 1, root=root, raw_only=True)
+    before = (root / "manifest.json").read_bytes()
+    with pytest.raises(NetworkError, match="cannot be listed"):
+        download(made(listed=False), root=root)
+    assert (root / "manifest.json").read_bytes() == before
+
+
 @pytest.fixture
 def inline(monkeypatch: pytest.MonkeyPatch) -> None:
     """Run tasks in this process: that of workers is tested above, and each costs half a second."""

@@ -443,6 +443,34 @@ def test_bytes_that_are_wrong_twice_are_an_error_and_others_go_on(
     assert leftovers(tmp_path) == {"a.bin.bad", "b.bin"}
 
 
+def test_a_wrong_md5_is_set_aside_and_named(
+    server: Any, tmp_path: Path, quick: TransferSettings
+) -> None:
+    md5 = hashlib.md5(SMALL, usedforsecurity=False).hexdigest()
+    once = RemoteFile(server.put("b.bin", SMALL, wrong=1), "b.bin", md5=md5)
+    assert fetch(once, tmp_path, quick).sha256 == sha(SMALL)
+    assert (tmp_path / "b.bin.bad").exists()
+    (tmp_path / "b.bin").write_bytes(b"x" * len(SMALL))
+    assert not fetch(once, tmp_path, quick).reused
+    assert fetch(once, tmp_path, quick).reused
+    url = server.put("a.bin", SMALL, wrong=5)
+    with pytest.raises(ChecksumError, match=f"has md5 .*expected {md5}; .*a.bin.bad") as caught:
+        fetch(RemoteFile(url, "a.bin", size=len(SMALL), md5=md5), tmp_path, quick)
+    wrong = (tmp_path / "a.bin.bad").read_bytes()
+    assert caught.value.kind == "md5"
+    assert caught.value.got == hashlib.md5(wrong, usedforsecurity=False).hexdigest()
+    assert not (tmp_path / "a.bin").exists()
+
+
+def test_a_file_cut_short_is_continued_and_its_md5_covers_all_of_it(
+    server: Any, tmp_path: Path, quick: TransferSettings
+) -> None:
+    url = server.put("a.bin", BODY, drop_after=[CHUNK + 7])
+    cut_short(server, url, tmp_path, quick)
+    md5 = hashlib.md5(BODY, usedforsecurity=False).hexdigest()
+    assert fetch(RemoteFile(url, "a.bin", md5=md5), tmp_path, quick).size == len(BODY)
+
+
 def test_the_mirror_is_asked_when_the_first_address_has_wrong_bytes(
     server: Any, tmp_path: Path, quick: TransferSettings
 ) -> None:

@@ -29,6 +29,8 @@ def test_a_path_is_none_of_the_engine(path: str) -> None:
 def test_what_is_known_of_a_file_is_checked() -> None:
     with pytest.raises(ValueError, match="sha256 needs 64 lower-case hexadecimal digits, got 'ab'"):
         RemoteFile(GOOD, "a", sha256="ab")
+    with pytest.raises(ValueError, match="md5 needs 32 lower-case hexadecimal digits, got 'AB'"):
+        RemoteFile(GOOD, "a", md5="AB")
     with pytest.raises(ValueError, match="size needs a number of bytes, got -1"):
         RemoteFile(GOOD, "a", size=-1)
     with pytest.raises(TypeError, match="mirrors needs a list of addresses, got the text"):

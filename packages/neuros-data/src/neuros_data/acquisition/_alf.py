@@ -36,6 +36,7 @@ PROBE_FILES = (
 )
 STRUCTURES = "structures.json"
 _REVISION = re.compile(r"#(.+)#")
+_MD5 = re.compile(r"[0-9a-f]{32}")
 
 
 def is_wanted(collection: str, name: str, sorter: str) -> bool:
@@ -90,7 +91,14 @@ def _remote(record: Mapping[str, Any]) -> "RemoteFile":
         "/".join((*folders, record["name"])),
         size=None if size is None else int(size),
         mirrors=tuple(mirrors),
+        md5=_md5(record),
     )
+
+
+def _md5(record: Mapping[str, Any]) -> str | None:
+    """The record's `hash`; empty for files that the server has not summed yet."""
+    text = str(record.get("hash") or "").lower()
+    return text if _MD5.fullmatch(text) else None
 
 
 def find_file(folder: Path, name: str, *, revision: str) -> Path | None:

@@ -135,7 +135,7 @@ class Ibl:
             session: One of the listed sessions.
 
         Returns:
-            The files, with their sizes and mirrors. The server knows their MD5, not their sha256.
+            The files, with their sizes, mirrors and MD5; the server does not know their sha256.
 
         Raises:
             NetworkError: When the server cannot be reached or refuses the login.

@@ -2,9 +2,10 @@
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from neuros_data.preparation._ledger import accept_licences
+from neuros_data.preparation._ledger import accept_licences, check_terms, store_at
 from neuros_data.preparation._plan import check_room, plan
 from neuros_data.preparation._report import PreparationReport, settled
 from neuros_data.preparation._request import Named, check_request, find_sources
@@ -158,9 +159,11 @@ def run_download(
         force=force,
     )
     how = transfer or TransferSettings()
+    # Before there is a folder: terms that are refused and a listing that fails leave none behind.
+    check_terms(store_at(Path(root)), chosen, accepted=licence_accept)
+    choice = choose_sessions(chosen, n=n, n_of=n_of, seed=seed, transfer=how)
     with held(root) as store:
         accepted = accept_licences(store, chosen, accepted=licence_accept)
-        choice = choose_sessions(chosen, n=n, n_of=n_of, seed=seed, transfer=how)
         pending = pending_sessions(store, choice, force=force)
         check_room(plan(store.path, store, choice, pending), store.path)
         fetch_raw(store.path, pending, work, how, progress=progress)

@@ -33,6 +33,7 @@ class RawFile:
         retrieved: When, UTC, ISO 8601.
         modified_ns: Time stamp of the file on disk: as long as it and the size stay, it is not
             read again.
+        md5: What it was checked against, where the archive gives no sha256.
     """
 
     path: str
@@ -41,12 +42,13 @@ class RawFile:
     size: int
     retrieved: str
     modified_ns: int
+    md5: str | None = None
 
     @classmethod
     def of(cls, file: RemoteFile, got: FetchedFile, path: str) -> "RawFile":
         """Describe what was fetched."""
         stamp = got.path.stat().st_mtime_ns
-        return cls(path, file.url, got.sha256, got.size, got.retrieved, stamp)
+        return cls(path, file.url, got.sha256, got.size, got.retrieved, stamp, file.md5)
 
     def identity(self) -> dict[str, Any]:
         """All but the time stamps."""

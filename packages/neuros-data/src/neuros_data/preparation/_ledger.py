@@ -30,6 +30,11 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
+def store_at(root: Path) -> Store | None:
+    """The store at a folder, None where there is none."""
+    return open_store(root) if (root / "manifest.json").exists() else None
+
+
 def open_or_create(root: Path) -> Store:
     """The store at a folder; a new one where there is none."""
     if (root / "manifest.json").exists():
@@ -87,7 +92,20 @@ def accept_licences(store: Store, sources: Iterable[Source], *, accepted: bool) 
     Raises:
         LicenceError: When terms are neither accepted now nor earlier.
     """
+    asked = check_terms(store, sources, accepted=accepted)
+    at = now()
     known = dict(store.manifest.get("accepted", {}))
+    return {**known, **{name: {"terms": t, "at": at} for name, t in asked.items()}}
+
+
+def check_terms(
+    store: Store | None, sources: Iterable[Source], *, accepted: bool
+) -> dict[str, str]:
+    """Source -> terms that are accepted now.
+
+    Raises:
+        LicenceError: When terms are neither accepted now nor earlier.
+    """
     asked = terms_to_accept(store, sources)
     if asked and not accepted:
         shown = "; ".join(f"{name}: {terms}" for name, terms in asked.items())
@@ -95,8 +113,7 @@ def accept_licences(store: Store, sources: Iterable[Source], *, accepted: bool) 
             f"these sources come under terms ({shown}); to accept them pass licence_accept=True, "
             "or --licence-accept on the command line"
         )
-    at = now()
-    return {**known, **{name: {"terms": t, "at": at} for name, t in asked.items()}}
+    return asked
 
 
 def terms_to_accept(store: Store | None, sources: Iterable[Source]) -> dict[str, str]:

@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from neuros_data.acquisition.source import SessionInfo
-from neuros_data.preparation._ledger import terms_to_accept
+from neuros_data.preparation._ledger import store_at, terms_to_accept
 from neuros_data.preparation._plan import DownloadPlan, plan
 from neuros_data.preparation._request import Named, check_request, find_sources
 from neuros_data.preparation._run import pending_sessions
 from neuros_data.preparation._sessions import choose_sessions, name_files
-from neuros_data.store import Store, open_store
 from neuros_data.transfer import TransferSettings
 
 
@@ -57,11 +56,7 @@ def licence_terms(
         Source -> its terms; sources under an open licence, and terms that the store records as
         accepted, are left out.
     """
-    return terms_to_accept(_store_at(Path(root)), find_sources(source, None))
-
-
-def _store_at(root: Path) -> Store | None:
-    return open_store(root) if (root / "manifest.json").exists() else None
+    return terms_to_accept(store_at(Path(root)), find_sources(source, None))
 
 
 def plan_download(
@@ -97,7 +92,7 @@ def plan_download(
     choice = choose_sessions(
         chosen, n=n, n_of=n_of, seed=seed, transfer=transfer or TransferSettings()
     )
-    store = _store_at(where)
+    store = store_at(where)
     if store is None:
         name_files(choice.sessions)
         pending = choice.sessions

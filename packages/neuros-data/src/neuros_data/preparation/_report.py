@@ -10,6 +10,10 @@ from neuros_data.preparation._task import Outcome
 from neuros_data.store import Store
 
 
+class SessionError(ValueError):
+    """The data of a session cannot be prepared: a fault of the data, not of the call."""
+
+
 @dataclass(frozen=True)
 class PreparationReport:
     """What came of a call.
@@ -77,7 +81,7 @@ def stop_at(outcomes: Iterable[Outcome], *, strict: bool) -> None:
 
 
 def _error(outcome: Outcome) -> Exception:
-    kind = NetworkError if outcome.kind == "network" else ValueError
+    kind = NetworkError if outcome.kind == "network" else SessionError
     return kind(f"session {outcome.id} failed: {outcome.error}")
 
 

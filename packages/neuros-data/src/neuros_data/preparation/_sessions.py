@@ -142,6 +142,9 @@ def _same_files(session: Session, files: Sequence[RawFile], root: Path) -> bool:
         had = known[file.path]
         if file.sha256 not in {None, had.sha256} or file.size not in {None, had.size}:
             return False
+        # Files that were fetched before their MD5 was known are read again and held against it.
+        if file.md5 not in {None, had.md5}:
+            return False
         if file.url != had.url or not (gone or had.unchanged(folder)):
             return False
     return True

@@ -10,7 +10,7 @@ from pathlib import Path
 from neuros_data.errors import ChecksumError, DiskFullError, NetworkError
 from neuros_data.transfer._bars import Bar
 from neuros_data.transfer._locks import lock_file
-from neuros_data.transfer._partial import Partial, hash_file
+from neuros_data.transfer._partial import Partial, hash_file, md5_file
 from neuros_data.transfer._remote import FetchedFile, RemoteFile
 from neuros_data.transfer._streams import CHUNK, RefusedError, Stream, TransientError
 from neuros_data.transfer._transports import Transports
@@ -43,7 +43,8 @@ def _stored(file: RemoteFile, final: Path, bar: Bar) -> FetchedFile | None:
     if not final.exists():
         return None
     size, sha256 = final.stat().st_size, hash_file(final)
-    if file.sha256 in {None, sha256} and file.size in {None, size}:
+    same_md5 = file.md5 is None or file.md5 == md5_file(final)
+    if file.sha256 in {None, sha256} and file.size in {None, size} and same_md5:
         bar.begin(file.name, size, size)
         at = datetime.fromtimestamp(final.stat().st_mtime, UTC)
         return FetchedFile(final, file.url, sha256, size, _iso(at), reused=True)
@@ -64,22 +65,30 @@ class _Download:
     bar: Bar
 
     def __post_init__(self) -> None:
-        self.partial = Partial(self.final, self.file.sha256)
+        sums = {"sha256": self.file.sha256, "md5": self.file.md5}
+        self._sums = {kind: known for kind, known in sums.items() if known is not None}
+        self.partial = Partial(
+            self.final, checked=bool(self._sums), with_md5=self.file.md5 is not None
+        )
         self._total = self.file.size
 
     def run(self) -> FetchedFile:
         """Fetch, and once more if what came is wrong."""
         try:
-            for turn in range(2):
+            turn = 0
+            while True:
                 url = self._from_any(turn)
-                if self._right():
+                fault = self._fault(url)
+                if fault is None:
                     sha256, size = self.partial.sha256, self.partial.size
                     self.partial.finish()
                     now = _iso(datetime.now(UTC))
                     return FetchedFile(self.final, url, sha256, size, now, reused=False)
                 _LOG.warning("%s came wrong; set aside as %s", url, self.partial.bad)
-                got, size = self.partial.sha256, self.partial.size
                 self.partial.quarantine()
+                if turn == 1:
+                    raise fault
+                turn = 1
         except OSError as error:
             if DiskFullError.is_cause(error):
                 missing = (self._total or self.partial.size + CHUNK) - self.partial.size
@@ -88,17 +97,17 @@ class _Download:
             raise
         finally:
             self.partial.close()
-        if self.file.sha256 is None:
-            raise NetworkError(
-                f"{url} sent {size} bytes, {self.file.size} were expected; "
-                f"it was set aside as {self.partial.bad}"
-            )
-        raise ChecksumError(url, self.file.sha256, got, self.partial.bad)
 
-    def _right(self) -> bool:
-        """Whether what was received is the file asked for, as far as that is known."""
-        return self.file.sha256 in {None, self.partial.sha256} and (
-            self.file.size in {None, self.partial.size}
+    def _fault(self, url: str) -> Exception | None:
+        """Why what was received is not the file asked for, as far as that is known."""
+        for kind, expected in self._sums.items():
+            if (got := self.partial.checksum(kind)) != expected:
+                return ChecksumError(url, expected, got, self.partial.bad, kind)
+        if self.file.size in {None, self.partial.size}:
+            return None
+        return NetworkError(
+            f"{url} sent {self.partial.size} bytes, {self.file.size} were expected; "
+            f"it was set aside as {self.partial.bad}"
         )
 
     def _from_any(self, turn: int) -> str:
@@ -174,8 +183,8 @@ class _Download:
 
     def _is_whole(self) -> bool:
         """Whether what is known of the file says so; nothing known says nothing."""
-        known = (self.file.sha256, self.file.size) != (None, None)
-        return known and self.partial.received and self._right()
+        known = bool(self._sums) or self.file.size is not None
+        return known and self.partial.received and self._fault(self.file.url) is None
 
     def _check_disk(self) -> None:
         """Room for the rest, before any of it is written."""

@@ -19,20 +19,35 @@ def hash_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def md5_file(path: Path) -> str:
+    """Return the MD5 of a file, read a chunk at a time."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, _md5).hexdigest()
+
+
+def _md5() -> "hashlib._Hash":
+    # Against damage, not against forgery: archives that give an MD5 give nothing better.
+    return hashlib.md5(usedforsecurity=False)
+
+
 class Partial:
     """A file that grows under its provisional name; its holder has the target's lock."""
 
-    def __init__(self, final: Path, sha256: str | None) -> None:
+    def __init__(self, final: Path, *, checked: bool, with_md5: bool) -> None:
         self.final = final
         self.path = final.with_name(f"{final.name}.part")
         self.bad = final.with_name(f"{final.name}.bad")
         self._state = final.with_name(f"{final.name}.part.json")
         self._new_state = final.with_name(f"{final.name}.part.new")
-        self._expected = sha256
-        self._digest = hashlib.sha256()
+        self._checked = checked
+        self._with_md5 = with_md5
+        self._digests = self._fresh()
         self._file: BinaryIO | None = None
         self._unsynced = 0
         self.size = self.path.stat().st_size if self.path.exists() else 0
+
+    def _fresh(self) -> "dict[str, hashlib._Hash]":
+        return {"sha256": hashlib.sha256(), **({"md5": _md5()} if self._with_md5 else {})}
 
     @property
     def received(self) -> bool:
@@ -42,7 +57,15 @@ class Partial:
     @property
     def sha256(self) -> str:
         """Checksum of all that was received."""
-        return self._digest.hexdigest()
+        return self.checksum("sha256")
+
+    def checksum(self, kind: str) -> str:
+        """The sha256, or the MD5 where it is kept, of all that was received."""
+        return self._digests[kind].hexdigest()
+
+    def _count(self, block: bytes | memoryview) -> None:
+        for digest in self._digests.values():
+            digest.update(block)
 
     def offer(self, url: str) -> Offer | None:
         """What can be continued from an address; None to begin anew.
@@ -60,20 +83,20 @@ class Partial:
             return None
         if not known:
             version = Version()
-        if not resumable or (self._expected is None and version == Version()):
+        if not resumable or (not self._checked and version == Version()):
             return None
         return Offer(self.size, total, version)
 
     def begin(self, url: str, stream: Stream) -> None:
         """Open for the bytes of a stream, which begin at its offset."""
         self.close()
-        self._digest = hashlib.sha256()
+        self._digests = self._fresh()
         if stream.offset == 0:
             self._file = self.path.open("wb", buffering=0)
         else:
             self._file = self.path.open("r+b", buffering=0)
             while block := self._file.read(CHUNK):
-                self._digest.update(block)
+                self._count(block)
         self.size = stream.offset
         state = {"url": url, "total": stream.total, "resumable": stream.resumable}
         self._save({**state, **asdict(stream.version)})
@@ -102,7 +125,7 @@ class Partial:
         while rest:
             written = self._file.write(rest)
             self.size += written
-            self._digest.update(rest[:written])
+            self._count(rest[:written])
             rest = rest[written:]
         self._unsynced += len(block)
         if self._unsynced >= CHUNK:

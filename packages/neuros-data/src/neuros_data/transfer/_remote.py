@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
 _SCHEMES = ("http", "https", "file", "pypi")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
+_HEX = re.compile(r"[0-9a-f]*")
 _OURS = (".part", ".part.json", ".part.new", ".bad", ".lock")
 
 
@@ -23,9 +23,10 @@ class RemoteFile:
         sha256: Its checksum; None accepts what comes first, whose checksum is in the result.
         size: Its bytes, if known: the disk is then checked before the start.
         mirrors: Other addresses of the same file, tried in order when the first one fails.
+        md5: Its MD5, where that is what the archive gives; it is checked as the sha256 is.
 
     Raises:
-        ValueError: When the path leaves the folder or is one of the engine's own, the checksum
+        ValueError: When the path leaves the folder or is one of the engine's own, a checksum
             is not one, the size is negative, or an address is of another kind.
 
     Examples:
@@ -38,6 +39,7 @@ class RemoteFile:
     sha256: str | None = None
     size: int | None = None
     mirrors: Sequence[str] = ()
+    md5: str | None = None
 
     def __post_init__(self) -> None:
         parts = PurePosixPath(self.path).parts
@@ -45,8 +47,8 @@ class RemoteFile:
             raise ValueError(f"path needs a relative path below the folder, got {self.path!r}")
         if self.path.endswith(_OURS):
             raise ValueError(f"path needs a name that does not end in {_OURS}, got {self.path!r}")
-        if self.sha256 is not None and not _SHA256.fullmatch(self.sha256):
-            raise ValueError(f"sha256 needs 64 lower-case hexadecimal digits, got {self.sha256!r}")
+        _check_sum("sha256", self.sha256, 64)
+        _check_sum("md5", self.md5, 32)
         if self.size is not None and self.size < 0:
             raise ValueError(f"size needs a number of bytes, got {self.size}")
         if isinstance(self.mirrors, str):
@@ -64,6 +66,11 @@ class RemoteFile:
     def urls(self) -> tuple[str, ...]:
         """The address and its mirrors."""
         return (self.url, *self.mirrors)
+
+
+def _check_sum(kind: str, given: str | None, digits: int) -> None:
+    if given is not None and not (len(given) == digits and _HEX.fullmatch(given)):
+        raise ValueError(f"{kind} needs {digits} lower-case hexadecimal digits, got {given!r}")
 
 
 @dataclass(frozen=True)
