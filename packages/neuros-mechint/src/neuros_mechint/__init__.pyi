@@ -164,6 +164,8 @@ from .dynamics import (
     PhaseTransitions,
     RepresentationDrift,
     SeriesLyapunov,
+    TrainingTrajectories,
+    TrajectoryRecorder,
     TransferEntropy,
 )
 from .evidence import BootstrapInterval, hierarchical_bootstrap
@@ -540,7 +542,9 @@ __all__ = [
     "TotalVariation",
     "TrainLog",
     "TrainingHooks",
+    "TrainingTrajectories",
     "TrajectoryCurvature",
+    "TrajectoryRecorder",
     "Transcoder",
     "TransferEntropy",
     "VarianceFraction",

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from neuros_mechint.circuits import site_graph
 from neuros_mechint.circuits.circuit_extraction import CircuitExtractor
 
 PLANTED = {
@@ -82,6 +83,24 @@ def test_model_is_left_as_it_was_also_on_error(net, inputs):
     assert all(torch.equal(before[k], v) for k, v in net.state_dict().items())
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in net.modules())
     assert all(p.grad is None and p.requires_grad for p in net.parameters())
+
+
+def test_other_models_say_that_a_graph_is_needed_and_take_one():
+    class Paths(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.strong, self.weak, self.out = nn.Identity(), nn.ReLU(), nn.Identity()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.out(self.strong(x) + self.weak(x - 2.9))
+
+    x = torch.linspace(1, 3, 20)[:, None]
+    with pytest.raises(ValueError, match=r"no graph fits Paths.*graph=site_graph"):
+        CircuitExtractor(Paths()).extract(x)
+    graph = site_graph({"strong": [], "weak": []}, {"out:in": ["strong", "weak"]})
+    found = CircuitExtractor(Paths(), graph=graph, n_random=1).extract(x)
+    assert found.circuit.edges == {("strong", "out:in")}
+    assert found.faithfulness > 0.999
 
 
 def test_bad_arguments_are_refused(net, inputs):

@@ -109,6 +109,7 @@ def test_planted_feed_forward_loops_are_found():
     assert float(result.significance_profile.norm()) == pytest.approx(1)
 
 
+@pytest.mark.slow  # hundreds of nulls of many graphs: the distribution of p is what is tested
 @pytest.mark.parametrize("null", ["degree", "degree_reciprocal", "erdos"])
 def test_p_values_of_random_graphs_are_uniform(null):
     graphs = torch.stack([random_graph(14, 0.25, 100 + k).abs() for k in range(100)])

@@ -8,7 +8,7 @@ from neuros_mechint.circuits._graph_model import CircuitGraph
 from neuros_mechint.circuits._wiring import Edge
 from neuros_mechint.circuits.circuit import Circuit
 
-__all__ = ["magnitude_control", "random_controls"]
+__all__ = ["edge_norms", "magnitude_control", "random_controls"]
 
 
 def random_controls(
@@ -28,7 +28,7 @@ def random_controls(
 
 def magnitude_control(circuit: Circuit, rng: np.random.Generator) -> frozenset[Edge]:
     """Edges with the largest weights, as many between each pair of layers as the circuit has."""
-    weights = _weights(circuit.graph)
+    weights = edge_norms(circuit.graph)
     chosen: list[Edge] = []
     for pool, count in _groups(circuit):
         shuffled = [pool[k] for k in rng.permutation(len(pool))]
@@ -48,8 +48,8 @@ def _groups(circuit: Circuit) -> Iterator[tuple[list[Edge], int]]:
             yield pool, count
 
 
-def _weights(graph: CircuitGraph) -> dict[Edge, float]:
-    """Frobenius norm of the linear map of every edge."""
+def edge_norms(graph: CircuitGraph) -> dict[Edge, float]:
+    """Frobenius norm of the linear map of every edge; 1 for the identity."""
     found: dict[Edge, float] = {}
     for group in graph.readers:
         for g in group.sources:

@@ -13,7 +13,8 @@ from neuros_mechint._arrays import Number, one_of
 from neuros_mechint._bootstrap import as_rng
 from neuros_mechint.activations._container import first_tensor
 from neuros_mechint.circuits._contrast import Contrast
-from neuros_mechint.circuits._controls import random_controls
+from neuros_mechint.circuits._controls import edge_norms, random_controls
+from neuros_mechint.circuits._graph_model import CircuitGraph
 from neuros_mechint.circuits._wiring import Edge
 from neuros_mechint.circuits.circuit import Circuit
 from neuros_mechint.circuits.discovery import CircuitDiscovery
@@ -122,12 +123,14 @@ class CircuitExtractor:
     from an input to an output.
 
     Args:
-        model: Any module that `CircuitDiscovery` finds a graph of; left as it was, also on error.
+        model: Any module; left as it was, also on error.
         layers: Modules whose incoming edges may be dropped; None means all.
         method: See the table.
         threshold: Share of the largest |score|, from 0 to 1.
         n_random: Random circuits to compare with.
         generator: Source of the random circuits; None draws a fresh one.
+        graph: Graph to extract from, such as `site_graph` states it. None takes `residual_graph`
+            where the model has blocks, else `neuron_graph`; other models need one.
 
     Raises:
         ValueError: When a setting is out of range.
@@ -153,6 +156,7 @@ class CircuitExtractor:
         threshold: Number = 0.1,
         n_random: int = 20,
         generator: torch.Generator | np.random.Generator | None = None,
+        graph: CircuitGraph | None = None,
     ) -> None:
         one_of("method", method, get_args(Method))
         if not 0 <= threshold <= 1:
@@ -165,6 +169,7 @@ class CircuitExtractor:
         self.threshold = threshold
         self.n_random = n_random
         self.generator = generator
+        self.graph = graph
 
     def __repr__(self) -> str:
         return (
@@ -182,10 +187,13 @@ class CircuitExtractor:
             The circuit with its faithfulness and that of random ones.
 
         Raises:
-            ValueError: When no graph fits the model, a layer has no edges, or the output does not
-                depend on any edge.
+            ValueError: When no graph was given and the model is neither residual nor a chain (state
+                its structure with `graph=site_graph(...)`), a layer has no edges, or the output
+                does not depend on any edge.
         """
-        search = CircuitDiscovery(self.model, metric=_projected, ablation="zero")
+        search = CircuitDiscovery(
+            self.model, metric=_projected, ablation="zero", graph=self._stated()
+        )
         # With threshold 0 this only scores; the metric is that of the whole output with itself.
         found = search.discover(inputs, None, method="eap", threshold=0.0)
         judge = _Judge(found, inputs, self.n_random, as_rng(self.generator))
@@ -200,10 +208,20 @@ class CircuitExtractor:
         pruned = found.graph.pruned(kept)
         return judge.result(replace(found, scores=scores).with_edges(pruned))
 
+    def _stated(self) -> CircuitGraph:
+        if self.graph is not None:
+            return self.graph
+        try:
+            return CircuitDiscovery(self.model).graph
+        except ValueError as error:
+            raise ValueError(
+                f"{error}. State the structure of the model: graph=site_graph(...)"
+            ) from None
+
     def _scores(self, found: Circuit, judge: "_Judge") -> Mapping[Edge, float]:
         every = frozenset(found.graph.edges)
         if self.method == "weights":
-            return _edge_norms(found)
+            return edge_norms(found.graph)
         if self.method == "patching":
             return {edge: 1 - judge.faithfulness(every - {edge}) for edge in found.graph.edges}
         return found.scores
@@ -286,19 +304,3 @@ def _row(circuit: Circuit, name: str) -> dict[str, Any]:
         "n_out": len(leaves),
         "strength": strength,
     }
-
-
-def _edge_norms(found: Circuit) -> dict[Edge, float]:
-    """Frobenius norm of the linear map of every edge; 1 for the identity."""
-    norms: dict[Edge, float] = {}
-    for group in found.graph.readers:
-        for g in group.sources:
-            writers = found.graph.writers[g].nodes
-            matrix = group.matrix(g)
-            sizes = torch.ones(len(group.nodes), len(writers))
-            if matrix is not None:
-                shape = (len(group.nodes), matrix.shape[0] // len(group.nodes), len(writers), -1)
-                sizes = matrix.double().reshape(shape).square().sum((1, 3)).sqrt()
-            for j, v in enumerate(group.nodes):
-                norms |= {(u, v): float(sizes[j, i]) for i, u in enumerate(writers)}
-    return norms

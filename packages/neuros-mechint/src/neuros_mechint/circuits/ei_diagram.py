@@ -180,18 +180,18 @@ class EICircuitDiagram:
         largest = max((abs(edge.weight) for edge in edges), default=1.0)
         for edge in edges:
             look = "-|>" if edge.weight > 0 else "|-|,widthA=0,widthB=0.4"
-            # A loop leaves and enters the node beside its centre.
+            # A loop leaves and enters above the node, clear of its name.
             x, y = places[edge.source]
             loop = edge.source == edge.target
             axes.annotate(
                 "",
-                xy=(x + 0.03, y) if loop else tuple(places[edge.target]),
-                xytext=(x - 0.03, y) if loop else (x, y),
+                xy=(x + 0.035, y - 0.05) if loop else tuple(places[edge.target]),
+                xytext=(x - 0.035, y - 0.05) if loop else (x, y),
                 arrowprops={
                     "arrowstyle": look,
                     "color": EXCITATORY if edge.weight > 0 else INHIBITORY,
                     "linewidth": 0.8 + 2.2 * abs(edge.weight) / largest,
-                    "connectionstyle": f"arc3,rad={-2.5 if loop else 0.15}",
+                    "connectionstyle": f"arc3,rad={-1.8 if loop else 0.15}",
                     "shrinkA": 0 if loop else 11,
                     "shrinkB": 0 if loop else 13,
                 },

@@ -19,6 +19,7 @@ from neuros_mechint.dynamics.network import (
     NetworkDynamicsResult,
 )
 from neuros_mechint.dynamics.synchrony import KuramotoOrder, KuramotoResult
+from neuros_mechint.dynamics.trajectories import TrainingTrajectories, TrajectoryRecorder
 from neuros_mechint.dynamics.transfer_entropy import TransferEntropy
 
 __all__ = [
@@ -56,5 +57,7 @@ __all__ = [
     "PhaseTransitions",
     "RepresentationDrift",
     "SeriesLyapunov",
+    "TrainingTrajectories",
+    "TrajectoryRecorder",
     "TransferEntropy",
 ]
