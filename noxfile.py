@@ -147,9 +147,9 @@ def bench(session: nox.Session, peer: str) -> None:
 @nox.session(requires=["wheels"])
 def recordings(session: nox.Session) -> None:
     """Score models on the recordings that NEUROS_RECORDINGS names; write the tables of the docs."""
-    install_wheels(session, PACKAGES, *CONSTRAINTS, extras=True)
-    for script in ("run.py", "backbones.py"):
-        session.run("python", f"packages/neuros-neurofm/benchmarks/recordings/{script}")
+    install_peers(session, "cebra")
+    for script in ("run.py", "run.py --cebra", "backbones.py"):
+        session.run("python", *f"packages/neuros-neurofm/benchmarks/recordings/{script}".split())
 
 
 @nox.session

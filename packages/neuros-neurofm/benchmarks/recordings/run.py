@@ -70,12 +70,13 @@ def run_task(task: Task, recordings: Path, seeds: Sequence[int], file: Path) -> 
     file.write_text(json.dumps(result, indent=1) + "\n")
 
 
-def add_cebra(task: Task, recordings: Path, file: Path) -> None:
-    """Put the rows of CEBRA into the file of a finished task, in the place of older ones."""
-    if task.run_cebra is None:
-        return
+def add_cebra(task: Task, recordings: Path, file: Path, *, again: bool) -> None:
+    """Put the rows of CEBRA into the file of a finished task, unless they are there."""
     start = time.perf_counter()
     result = json.loads(file.read_text())
+    there = any(row["model"].startswith("CEBRA") for row in result["rows"])
+    if task.run_cebra is None or (there and not again):
+        return
     rows = [
         dataclasses.asdict(row) for s in result["seeds"] for row in task.run_cebra(recordings, s)
     ]
@@ -188,7 +189,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in chosen.tasks or tasks:
         file = out / f"{name}.json"
         if chosen.cebra:
-            add_cebra(tasks[name], Path(recordings), file)
+            add_cebra(tasks[name], Path(recordings), file, again=chosen.again)
         elif chosen.again or not is_finished(file, chosen.seeds):
             print(f"{name}: running", flush=True)
             run_task(tasks[name], Path(recordings), chosen.seeds, file)

@@ -1,14 +1,12 @@
 """The synthetic protocol: three Lorenz-driven populations of 60 units without a common one.
 
-Its other bars: decoding at 0.9 of ridge on the true rates and above ridge on smoothed counts, which
-takes some 300 steps of a wider model, in `benchmarks/bench_synthetic_population.py`; a further
-session of unknown units after a tenth of its data in `tests/test_estimator.py`.
+A further session of unknown units after a tenth of its data: `tests/test_estimator.py`.
 """
 
 import numpy as np
 import pytest
 import torch
-from torch import Generator
+from torch import Generator, Tensor
 
 from neuros_neurofm import MultiModalNeuroFMX
 from neuros_neurofm.datasets import SyntheticSession, synthetic_population
@@ -44,17 +42,24 @@ def as_session(synthetic: SyntheticSession) -> Session:
     )
 
 
-def ridge_on_rates(synthetic: SyntheticSession) -> float:
-    rates, states = list(synthetic.rates.numpy()), list(synthetic.latents.numpy())
-    ridge = RidgeDecoder().fit(rates[:N_TRAIN], states[:N_TRAIN])
+def smoothed(counts: Tensor, tau: float) -> Tensor:
+    """Causal exponential filter along time, tau in bins, over (trials, time, units)."""
+    lags = torch.arange(N_TIMES)[:, None] - torch.arange(N_TIMES)
+    weights = torch.where(lags >= 0, (-lags / tau).exp(), 0.0)
+    return torch.einsum("ts,ksu->ktu", weights / weights.sum(1, keepdim=True), counts)
+
+
+def ridge_score(synthetic: SyntheticSession, x: Tensor) -> float:
+    trials, states = list(x.numpy()), list(synthetic.latents.numpy())
+    ridge = RidgeDecoder().fit(trials[:N_TRAIN], states[:N_TRAIN])
     test = slice(N_TRAIN + N_VALIDATION, None)
-    predicted = np.concatenate([ridge.predict(x) for x in rates[test]])
+    predicted = np.concatenate([ridge.predict(trial) for trial in trials[test]])
     return r2_score(np.concatenate(states[test]), predicted)
 
 
 # One model is trained on three sessions: less would not tell the units' vectors.
 @pytest.mark.slow
-def test_held_out_units_get_most_of_what_the_true_rates_tell() -> None:
+def test_a_model_of_three_sessions_decodes_and_predicts_hidden_units() -> None:
     recorded = synthetic_population(
         3,
         60,
@@ -82,15 +87,15 @@ def test_held_out_units_get_most_of_what_the_true_rates_tell() -> None:
     fit_decoder(
         model,
         sessions,
-        steps=190,
+        steps=500,
         batch_size=8,
         learning_rate=1e-2,
-        validate_every=95,
+        validate_every=250,
         objectives=(MaskedModelingLoss(weight=3.0),),
         masker=NeuralMasker("neuron", 0.25),
     )
     hidden = np.arange(45, 60)
-    found, possible, decoded, best = [], [], [], []
+    found, possible, decoded, on_rates, on_counts = [], [], [], [], []
     for each, session in zip(recorded, sessions, strict=True):
         counts = each.counts.numpy()[-N_TEST:]
         found.append(co_smoothing(model, counts, hidden, units=each.ids).bits_per_spike)
@@ -98,7 +103,9 @@ def test_held_out_units_get_most_of_what_the_true_rates_tell() -> None:
         possible.append(bits_per_spike(rates, counts[..., hidden]))
         truth = np.concatenate([part.targets for part in session.part("test")])
         decoded.append(r2_score(truth, decode(model, session)))
-        best.append(ridge_on_rates(each))
+        on_rates.append(ridge_score(each, each.rates))
+        # The baseline gets the filter that suits the held-out trials best.
+        on_counts.append(max(ridge_score(each, smoothed(each.counts, tau)) for tau in (3, 6, 12)))
     assert np.mean(found) >= 0.6 * np.mean(possible), (found, possible)
-    # Of the state the short training leaves more to learn.
-    assert np.mean(decoded) >= 0.75 * np.mean(best), (decoded, best)
+    assert np.mean(decoded) >= 0.9 * np.mean(on_rates), (decoded, on_rates)
+    assert np.mean(decoded) >= np.mean(on_counts), (decoded, on_counts)
