@@ -407,7 +407,7 @@ def test_what_cannot_be_watched_is_refused_at_once(tmp_path: Path) -> None:
 
     with pytest.raises(
         ValueError,
-        match=r"no analysis named 'colour'; known: fractal_dims, geometry, intrusive, sae",
+        match=r"no analysis named 'colour'; known: alignment, dynamics, fractal_dims, geometry",
     ):
         hooks("colour")
     with pytest.raises(TypeError, match=r"'fractal_dims' does not take .'lag': 3.: got an unexpec"):

@@ -163,6 +163,94 @@ def _sae(
     return found
 
 
+@register_analysis("alignment")
+def _alignment(
+    context: AnalysisContext, *, reference: str | int, unit_axis: int = -1
+) -> dict[str, Any]:
+    """Likeness of each site to a member of the batches, such as a recording of a brain."""
+    from neuros_mechint.alignment import CKA, Procrustes
+
+    other = _rows(_member(context, reference), unit_axis)
+    found = {}
+    for site, value in context.activations.items():
+        own = _rows(value, unit_axis)
+        if len(own) != len(other):
+            raise ValueError(
+                f"site {site!r} has {len(own)} rows and positions, the reference {reference!r} "
+                f"{len(other)}; both need the same samples"
+            )
+        pair = own, other.to(own)
+        found[site] = {
+            "cka": float(CKA(estimator="unbiased").compute(*pair)),
+            "procrustes_distance": float(Procrustes().compute(*pair).distance),
+        }
+    return found
+
+
+@register_analysis("dynamics")
+def _dynamics(context: AnalysisContext, *, rank: int | None = None) -> dict[str, Any]:
+    """The linear map that best takes each state of a sequence to the next one."""
+    from neuros_mechint.dynamics import KoopmanAnalyzer
+
+    found = {}
+    for site, value in context.activations.items():
+        states = _sequences(site, value)
+        centred = states - states.mean((0, 1))
+        modes = KoopmanAnalyzer(rank=rank).compute(centred, trials=True)
+        found[site] = {
+            "spectral_radius": float(modes.eigenvalues.abs().max()),
+            "leading_frequency": float(modes.frequencies[0].abs()),
+            "n_modes": modes.rank,
+            "speed": float(states.diff(dim=1).norm(dim=-1).mean()),
+        }
+    return found
+
+
+@register_analysis("latent_circuits")
+def _latent_circuits(
+    context: AnalysisContext,
+    *,
+    n_latent: int,
+    inputs: str | int | None = None,
+    n_restarts: int = 8,
+    n_epochs: int = 300,
+) -> dict[str, Any]:
+    """A latent circuit fitted to three quarters of the trials, scored on the last quarter."""
+    from neuros_mechint.circuits import CircuitFitter
+
+    stimuli = _member(context, inputs)
+    n_train = len(stimuli) - len(stimuli) // 4
+    fitter = CircuitFitter(n_restarts=n_restarts, generator=context.generator)
+    found = {}
+    for site, value in context.activations.items():
+        responses = _sequences(site, value)
+        drive = stimuli.to(responses)
+        with torch.enable_grad():
+            circuit = fitter.fit(responses[:n_train], drive[:n_train], n_latent, n_epochs)
+        found[site] = {
+            "r2": float(circuit.score(responses[n_train:], drive[n_train:])),
+            "w_rec": circuit.w_rec.detach(),
+        }
+    return found
+
+
+def _member(context: AnalysisContext, key: str | int | None) -> Tensor:
+    """One member of every probe batch, rows joined; None stands for the batch itself."""
+    parts = [batch if key is None else batch[key] for batch in context.batches]
+    if not all(isinstance(part, Tensor) for part in parts):
+        kinds = sorted({type(part).__name__ for part in parts})
+        raise TypeError(f"member {key!r} of a batch needs to be a tensor, got {', '.join(kinds)}")
+    return torch.cat(parts)
+
+
+def _sequences(site: str, value: Tensor) -> Float[Tensor, "row time unit"]:
+    if value.ndim != 3:
+        raise ValueError(
+            f"site {site!r} needs activations (row, time, unit), got shape {tuple(value.shape)}"
+        )
+    return value
+
+
 def _rows(value: Float[Tensor, "..."], unit_axis: int) -> Float[Tensor, "row unit"]:
     """Every row and position as a row of units."""
     return value.movedim(unit_axis, -1).flatten(0, -2)

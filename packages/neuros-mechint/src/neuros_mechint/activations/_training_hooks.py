@@ -42,8 +42,11 @@ class TrainingHooks:
 
     Args:
         analyses: Names of analyses. Built in are `fractal_dims` (configured by `k_max` and the time
-            `axis`), `geometry` (`unit_axis`) and `sae` (`dictionary_size`, `k`, `steps`,
-            `batch_size`, `unit_axis`); others come from `register_analysis`.
+            `axis`), `geometry` (`unit_axis`), `sae` (`dictionary_size`, `k`, `steps`, `batch_size`,
+            `unit_axis`), `alignment` (`reference`, the key of a member of the batches, and
+            `unit_axis`), `dynamics` (`rank`) and `latent_circuits` (`n_latent`, `inputs`, the key
+            of a member of the batches, `n_restarts`, `n_epochs`); others come from
+            `register_analysis`.
         analysis_configs: Name -> keyword arguments of that analysis.
         sites: Where activations are read.
         every_n_epochs: After how many epochs `on_epoch_end` evaluates; `evaluate` always does.
