@@ -1,7 +1,10 @@
 """What several oracles share: a GPT-2 of the library, and the name of the peer in the log."""
 
 import importlib.metadata
+import importlib.util
+import sys
 import warnings
+from types import ModuleType
 
 import pytest
 import torch
@@ -33,3 +36,19 @@ def _peer_version(request: pytest.FixtureRequest) -> None:
     report = request.config.pluginmanager.get_plugin("terminalreporter")
     if peer is not None and report is not None:
         report.write_line(f"{peer} {importlib.metadata.version(peer)}")
+
+
+@pytest.fixture(scope="session")
+def nolds() -> ModuleType:
+    """Its one module of measures: the package itself does not import on Python 3.11."""
+    found = importlib.util.find_spec("nolds")
+    if found is None or not found.submodule_search_locations:
+        pytest.skip("nolds is not installed")
+    sys.stdout.write(f"nolds {importlib.metadata.version('nolds')}\n")
+    path = f"{found.submodule_search_locations[0]}/measures.py"
+    spec = importlib.util.spec_from_file_location("nolds_measures", path)
+    assert spec is not None
+    assert spec.loader is not None
+    measures = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(measures)
+    return measures

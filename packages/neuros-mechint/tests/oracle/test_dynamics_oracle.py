@@ -93,9 +93,7 @@ def test_the_optimised_fit_by_pydmd_finds_the_planted_rates(pydmd, dtype):
         analyzer.compute(x.expand(2, -1, -1))
 
 
-def test_the_exponent_of_a_series_is_near_that_of_nolds():
-    nolds = pytest.importorskip("nolds")
-    sys.stdout.write(f"nolds {version('nolds')}\n")
+def test_the_exponent_of_a_series_is_near_that_of_nolds(nolds):
     x = [0.3]
     for _ in range(1500):
         x.append(4 * x[-1] * (1 - x[-1]))
