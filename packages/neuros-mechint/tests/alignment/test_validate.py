@@ -54,6 +54,14 @@ def test_the_null_is_that_of_a_loop(metric: object) -> None:
     assert fast.null.shape == (6, 2)
 
 
+def test_the_null_of_single_precision_is_that_of_double() -> None:
+    x, y = draw(20, 3), draw(20, 4, seed=1)
+    test = AlignmentValidator(CCA(), n_perm=6)
+    single = test.permutation_test(x.float(), y.float()).null
+    assert single.dtype == torch.float32
+    torch.testing.assert_close(single.double(), test.permutation_test(x, y).null, rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("metric", METRICS, ids=repr)
 def test_related_sides_get_the_smallest_p(metric: object) -> None:
     x = draw(30, 3)

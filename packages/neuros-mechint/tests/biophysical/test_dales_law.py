@@ -342,10 +342,10 @@ def test_the_classifier_names_what_is_wrong() -> None:
 
 def accuracy(network: nn.Module, data: list[Tensor], seed: int) -> float:
     x, y, x_test, y_test = data
-    optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-2)
     generator = seeded(seed)
-    for _ in range(25):
-        for rows in torch.randperm(len(x), generator=generator).split(64):
+    for _ in range(30):
+        for rows in torch.randperm(len(x), generator=generator).split(256):
             optimizer.zero_grad()
             nn.functional.cross_entropy(network(x[rows]), y[rows]).backward()
             optimizer.step()

@@ -252,14 +252,14 @@ def order_of(found: Tensor, kernels: Tensor) -> list[int]:
     return [0, 1] if alike.trace() > alike.flip(0).trace() else [1, 0]
 
 
-@pytest.mark.slow  # 15 epochs over 100 trials
+@pytest.mark.slow  # 8 epochs over 100 trials
 def test_planted_kernels_and_events_are_found_in_noise() -> None:
     generator = torch.Generator().manual_seed(0)
     kernels, codes, drive = planted(100, 250, 3, 1.0, generator)
     sigma = float(drive.std()) / 10**0.5  # 10 dB
     y = drive + sigma * torch.randn(drive.shape, generator=generator) + 0.5
-    model = DUNLModel(1, 2, sparsity=2 * sigma, n_iterations=60, generator=generator)
-    fitted = model.fit(y, n_epochs=15, n_restarts=2, generator=generator)
+    model = DUNLModel(1, 2, sparsity=2 * sigma, n_iterations=40, generator=generator)
+    fitted = model.fit(y, n_epochs=8, n_restarts=2, generator=generator)
     order = order_of(fitted.kernels, kernels)
     alike = (fitted.kernels[order] * kernels).sum(-1)
     assert (alike >= 0.99).all()
@@ -287,10 +287,10 @@ def test_planted_kernels_are_found_in_spikes_at_known_events(distribution: str) 
         else (torch.rand(eta.shape, generator=generator) < eta.sigmoid()).float()
     )
     model = DUNLModel(
-        1, 2, sparsity=0.05, distribution=distribution, n_iterations=30, generator=generator
+        1, 2, sparsity=0.05, distribution=distribution, n_iterations=15, generator=generator
     )
     fitted = model.fit(
-        spikes, event_support=(codes > 0)[:, 0], n_epochs=8, lr=0.05, batch_size=100,
+        spikes, event_support=(codes > 0)[:, 0], n_epochs=4, lr=0.05, batch_size=100,
         generator=generator,
     )  # fmt: skip
     assert ((fitted.kernels * kernels).sum(-1) >= 0.9).all()

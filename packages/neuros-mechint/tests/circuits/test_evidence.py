@@ -75,6 +75,32 @@ def test_an_arbitrary_circuit_is_one_of_the_controls() -> None:
     assert abs(evidence.faithfulness) < 0.1
 
 
+@pytest.mark.slow  # 60 validations
+def test_p_values_of_random_circuits_are_uniform() -> None:
+    # Every input reaches the output, so no two circuits are equally faithful.
+    net = nn.Sequential(nn.Linear(4, 4, bias=False), nn.Tanh(), nn.Linear(4, 1, bias=False))
+    for p in net.parameters():
+        nn.init.normal_(p, generator=gen(7))
+    x = torch.randn(4, 4, generator=gen(8)) + 1.0
+    found = CircuitDiscovery(net).discover(x + 1.0, 0 * x, method="exact", n_edges=12)
+    values = []
+    for k, edges in enumerate(random_controls(found, 60, np.random.default_rng(0))):
+        evidence = validate_circuit(
+            found.with_edges(edges),
+            *(x, 0 * x),
+            controls=["random"],
+            n_controls=9,
+            n_bootstrap=2,
+            generator=gen(k),
+        )
+        values.append(evidence.p_value)
+    # Uniform on 1/10 to 1: the mean of 60 has sd 0.0371, the count of 0.2 and below sd 3.1 of 12.
+    # Five sds: a false alarm in 1e-6.
+    p = np.array(values)
+    assert abs(p.mean() - 0.55) < 5 * 0.0371
+    assert (p <= 0.201).sum() < 12 + 5 * 3.1
+
+
 def test_controls_have_as_many_edges_between_each_pair_of_layers() -> None:
     net = planted()
     circuit = discovered(net, n_edges=9)

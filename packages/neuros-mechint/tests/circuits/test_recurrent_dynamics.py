@@ -71,10 +71,24 @@ def test_a_circle_fills_two_directions_and_has_dimension_one() -> None:
 
 def test_exponents_are_those_of_the_spectrum() -> None:
     analyzer = RecurrentDynamicsAnalyzer(nn.GRUCell(2, 3))
-    spectrum = LyapunovSpectrum(n_steps=40, burn_in=5)
-    mine = analyzer.lyapunov(draw(2, 3), torch.ones(2), spectrum=spectrum)
-    theirs = spectrum.compute(analyzer.step, draw(2, 3), torch.ones(2))
+    settings = {"n_exponents": 2, "n_steps": 40, "burn_in": 5, "qr_every": 2, "dt": 0.5}
+    mine = analyzer.lyapunov(draw(2, 3), torch.ones(2), **settings)
+    theirs = LyapunovSpectrum(**settings).compute(analyzer.step, draw(2, 3), torch.ones(2))
     assert torch.equal(mine.exponents, theirs.exponents)
+
+
+def test_settings_reach_the_finder() -> None:
+    analyzer = RecurrentDynamicsAnalyzer(lambda h, _u: (2 * h).tanh())
+    starts = torch.linspace(-1, 1, 11).double().unsqueeze(-1)
+    assert len(analyzer.fixed_points(starts).points) == 3
+    # All so near that they are one point, two too far from the starts, none there in one step.
+    assert len(analyzer.fixed_points(starts, tol_unique=10.0, chunk=2).points) == 1
+    assert len(analyzer.fixed_points(starts, max_distance=0.5).points) == 1
+    assert len(analyzer.fixed_points(starts, max_iterations=1).points) == 0
+    found = analyzer.fixed_points(starts, method="adam", tol_q=1e-8)
+    assert float(found.q.max()) > 0
+    with pytest.raises(ValueError, match="max_iterations and chunk must be at least 1"):
+        analyzer.fixed_points(starts, max_iterations=0)
 
 
 def test_bad_calls_are_refused() -> None:
@@ -100,7 +114,7 @@ def test_the_model_is_untouched() -> None:
     found = analyzer.fixed_points(draw(6, 3), torch.ones(2))
     analyzer.attractor_summary(n_steps=5)
     analyzer.stability(found.points, torch.ones(2))
-    analyzer.lyapunov(draw(3), spectrum=LyapunovSpectrum(n_steps=20, burn_in=2))
+    analyzer.lyapunov(draw(3), n_steps=20, burn_in=2)
     for call in (analyzer.fixed_points, analyzer.linearize, analyzer.stability, analyzer.lyapunov):
         with pytest.raises(RuntimeError):
             call(draw(4, 3), torch.ones(5))

@@ -6,8 +6,12 @@ import torch
 from neuros_mechint.dynamics.change_points import PhaseTransitionDetector
 
 
+def gen(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
 def noise(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return torch.randn(*shape, generator=gen(seed), dtype=torch.float64)
 
 
 @pytest.mark.parametrize("method", ["pelt", "binseg"])
@@ -22,14 +26,28 @@ def test_white_noise_rarely_has_a_change(method, change):
 @pytest.mark.parametrize("method", ["pelt", "binseg"])
 def test_planted_steps_are_found_with_small_p(method):
     series = torch.tensor([0.0, 6.0, -3.0]).double().repeat_interleave(40) + noise(120)
-    detector = PhaseTransitionDetector(
-        method=method, n_permutations=99, generator=torch.Generator().manual_seed(0)
-    )
+    detector = PhaseTransitionDetector(method=method, n_permutations=99, generator=gen())
     result = detector.compute(series)
     assert len(result.indices) == 2
     assert abs(result.indices[0] - 40) <= 1
     assert abs(result.indices[1] - 80) <= 1
     assert result.to_dict()["p"] == [0.01, 0.01]
+
+
+@pytest.mark.parametrize("change", ["mean", "slope", "variance"])
+def test_p_values_of_the_only_change_of_noise_are_uniform(change):
+    stats = pytest.importorskip("scipy.stats")
+    # Two segments of 12 leave no room for a third in 30, and next to no penalty makes every series
+    # have its best split.
+    detector = PhaseTransitionDetector(
+        change=change, penalty=1e-6, min_size=12, n_permutations=19, generator=gen(1)
+    )
+    result = detector.compute(noise(120, 30))
+    p = result.p[result.mask]
+    assert len(p) == 120
+    # p lies on a grid of 1/20. Kolmogorov-Smirnov below 1e-6: that is the share of false alarms.
+    spread = p - torch.rand(120, generator=gen(2)) / 20
+    assert stats.kstest(spread.numpy(), "uniform").pvalue > 1e-6
 
 
 def test_planted_change_of_slope_is_found():

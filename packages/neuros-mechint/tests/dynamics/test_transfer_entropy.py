@@ -46,15 +46,33 @@ def test_a_longer_delay_is_found_at_its_lag() -> None:
     assert values.index(max(values)) == 2
 
 
-def test_p_values_without_coupling_are_uniform() -> None:
+def uniform(p: Tensor, n_perm: int) -> bool:
+    """Kolmogorov-Smirnov at 1e-6, the share of false alarms; p is spread over its grid."""
     stats = pytest.importorskip("scipy.stats")
-    x, y = coupled(80, 0.0, 300)
-    found = TransferEntropy().significance(x, y, n_perm=79)
-    p = found.p_value.numpy() - np.random.default_rng(0).random(300) / 80
-    # A Kolmogorov-Smirnov p below 1e-6 comes up once in a million.
-    assert stats.kstest(p, "uniform").pvalue > 1e-6
-    # Mean of 300 effective values of sd about 0.01.
-    assert abs(float(found.effective.mean())) < 0.004
+    spread = p.numpy() - np.random.default_rng(0).random(len(p)) / (1 + n_perm)
+    return float(stats.kstest(spread, "uniform").pvalue) > 1e-6
+
+
+@pytest.mark.parametrize("null", ["shift", "shuffle"])
+@pytest.mark.parametrize("method", ["gaussian", "ksg"])
+def test_p_values_without_coupling_are_uniform(method: str, null: str) -> None:
+    x, y = coupled(80, 0.0, 200)
+    found = TransferEntropy(method=method).significance(x, y, n_perm=19, null=null)
+    assert uniform(found.p_value, 19)
+    # Mean of 200 effective values of sd about 0.01 ("gaussian") or 0.06.
+    assert abs(float(found.effective.mean())) < (0.005 if method == "gaussian" else 0.03)
+
+
+def test_p_values_against_the_direction_of_a_coupling_are_uniform() -> None:
+    rng = np.random.default_rng(1)
+    slow = rng.standard_normal((200, 100))
+    for t in range(1, 100):
+        slow[:, t] += 0.7 * slow[:, t - 1]
+    driven = rng.standard_normal((200, 100))
+    driven[:, 1:] += slow[:, :-1]
+    # The past of the driven series tells that of its driver: the null has to keep that.
+    found = TransferEntropy().significance(driven, slow, n_perm=19)
+    assert uniform(found.p_value, 19)
 
 
 def test_a_coupling_is_significant() -> None:

@@ -121,7 +121,48 @@ def test_what_is_refused() -> None:
         Coherence(segment=10).compute(noise(2, 30), surrogates=-1)
 
 
+@pytest.mark.parametrize("n", [1, 2, 5])
+def test_any_number_of_channels(n: int) -> None:
+    x = noise(6, n, 16)
+    for measure in MEASURES:
+        found = measure.compute(x).values
+        assert found.shape == (n, n, 9)
+        pair = measure.compute(x[:, [0, n - 1]]).values[0, 1] if n > 1 else found[0, 0]
+        torch.testing.assert_close(found[0, n - 1], pair)
+
+
 def test_no_warning_without_constant_channels() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert Coherence(epochs=True).compute(noise(3, 2, 16)).p_values is None
+
+
+@pytest.mark.parametrize("debiased", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_copy_without_a_lag_has_no_phase_lag(debiased: bool, dtype: torch.dtype) -> None:
+    # White noise fills all bins; of a rhythm most bins hold nothing but rounding.
+    rhythm = torch.cos(0.5 * torch.arange(500, dtype=torch.float64)).expand(4, 500)
+    measure = WeightedPhaseLagIndex(debiased=debiased, epochs=True)
+    for x in (noise(4, 500), rhythm, noise(4, 500).cumsum(-1)):
+        base = x.to(dtype)
+        copies = torch.stack([base, -base, 0.3 * base, 3 * base + 70], 1)
+        assert not measure.compute(copies).values.any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_small_lag_stays(dtype: torch.dtype) -> None:
+    t = torch.arange(500, dtype=torch.float64) / 50
+    turn = 2 * torch.pi * 5 * t
+    pair = torch.stack([torch.cos(turn), torch.cos(turn - 1e-3)]).expand(4, 2, 500).to(dtype)
+    found = WeightedPhaseLagIndex(epochs=True, sampling_rate=50).compute(pair).values[0, 1, 50]
+    assert found == pytest.approx(1.0, abs=1e-5)
+
+
+@pytest.mark.parametrize("epochs", [True, False])
+@pytest.mark.parametrize("measure", [Coherence, PhaseLockingValue, WeightedPhaseLagIndex])
+def test_surrogates_raise_a_false_alarm_as_often_as_they_say(measure, epochs: bool) -> None:
+    # 200 pairs of independent noise, one frequency each, p <= 0.1 of 19 draws: 45 or more alarms
+    # have probability 1e-6 (binomial), fewer than 2 have 2e-8.
+    x = noise(200, 12, 2, 16) if epochs else noise(200, 2, 104)
+    p = measure(epochs=epochs, segment=16).compute(x, surrogates=19).p_values
+    assert 2 <= int((p[:, 0, 1, 4] <= 0.1).sum()) < 45

@@ -12,7 +12,7 @@ from neuros_mechint.activations._editing import Edit, EditContext, apply, with_c
 from neuros_mechint.activations.cache import Guard, convert, version_of
 from neuros_mechint.activations.site import Site
 
-__all__ = ["CaptureTap", "EditTap", "Turns", "find_tensor", "indexed"]
+__all__ = ["CaptureTap", "EditTap", "Turns", "Watch", "find_tensor", "indexed"]
 
 
 def find_tensor(module: nn.Module, site: Site, holder: Any) -> Path:
@@ -77,6 +77,19 @@ class Turns:
             return None
         self.hits += 1
         return call
+
+
+class Watch:
+    """A tap that tells of a call."""
+
+    edits = False
+
+    def __init__(self, told: Callable[[nn.Module], None]) -> None:
+        self.told = told
+
+    def __call__(self, module: nn.Module, holder: Any) -> Any:
+        self.told(module)
+        return holder
 
 
 class EditTap:

@@ -28,6 +28,8 @@ Kernel = Literal["linear", "rbf"]
 Estimator = Literal["biased", "unbiased"]
 # Multiplications that take as long as to fetch one entry of a re-ordered matrix.
 _GATHER = 20
+# Multiplications that take as long as to write and read one entry of a kernel matrix.
+_PASSES = 25
 
 
 class CKA:
@@ -127,7 +129,7 @@ class CKA:
                     f"every representation must have the same samples along axis -2, got "
                     f"{n_samples} and {side.shape[-2]}"
                 )
-        if self._narrow(*every):
+        if self._narrow(*every) and _features_cost_less(*sides):
             a, b = ([centered(side).to(dtype) for side in part] for part in sides)
             unbiased = self.estimator == "unbiased"
             found = linear_hsic_matrix(a, b, unbiased=unbiased)
@@ -136,11 +138,10 @@ class CKA:
                 for part in (a, b)
             ]
             return found / (own[0].unsqueeze(-1) * own[1].unsqueeze(-2)).sqrt()
-        units = [
-            torch.stack([_unit(self._gram(side.to(dtype))) for side in part], dim=-2)
-            for part in sides
-        ]
-        return units[0] @ units[1].mT
+        grams = [self._grams([side.to(dtype) for side in part]) for part in sides]
+        sizes: list[Tensor] = [torch.linalg.vector_norm(gram, dim=-1) for gram in grams]
+        shared = grams[0] @ grams[1].mT
+        return shared / (sizes[0].unsqueeze(-1) * sizes[1].unsqueeze(-2))
 
     def update(self, x: Matrix, y: Matrix) -> None:
         """Add a minibatch: its three HSICs are summed, kernels stay within the minibatch.
@@ -241,6 +242,12 @@ class CKA:
         K, L = self._gram(first), self._gram(second)
         return torch.stack([(p * q).sum((-2, -1)) for p, q in ((K, L), (K, K), (L, L))], dim=-1)
 
+    def _grams(self, sides: list[Tensor]) -> Float[Tensor, "*batch side pair"]:
+        """Kernel matrices side by side; those of equal shape are one product."""
+        if len({side.shape for side in sides}) == 1:
+            return self._gram(torch.stack(sides, dim=-3)).flatten(-2)
+        return torch.stack([self._gram(side).flatten(-2) for side in sides], dim=-2)
+
     def _gram(
         self, x: Float[Tensor, "*batch sample feature"]
     ) -> Float[Tensor, "*batch sample sample"]:
@@ -249,6 +256,9 @@ class CKA:
         gram = x @ x.mT
         if self.kernel == "rbf":
             gram = _gaussian(gram, 1.0 if self.bandwidth is None else float(self.bandwidth))
+        elif self.estimator == "biased":
+            # Products of centred rows are centred already.
+            return gram
         if self.estimator == "biased":
             return (
                 gram
@@ -257,6 +267,16 @@ class CKA:
                 + gram.mean((-2, -1), keepdim=True)
             )
         return _u_centered(gram)
+
+
+def _features_cost_less(list_x: Sequence[Tensor], list_y: Sequence[Tensor]) -> bool:
+    """Whether products of features cost less than one kernel matrix per representation."""
+    n = list_x[0].shape[-2]
+    widths = [[side.shape[-1] for side in part] for part in (list_x, list_y)]
+    every = [*widths[0], *widths[1]]
+    pairs = sum(widths[0]) * sum(widths[1]) + sum(w * w for w in every)
+    kernels = n * (sum(every) + _PASSES * len(every) + len(list_x) * len(list_y))
+    return pairs < kernels
 
 
 def _check_varies(name: str, value: Tensor) -> None:
@@ -293,10 +313,3 @@ def _u_centered(
     total = off.sum((-2, -1)) / ((n - 1) * (n - 2))
     found = off - rows.unsqueeze(-1) - rows.unsqueeze(-2) + total[..., None, None]
     return found * (1 - torch.eye(n, dtype=gram.dtype, device=gram.device))
-
-
-def _unit(gram: Float[Tensor, "*batch sample sample"]) -> Float[Tensor, "*batch pair"]:
-    """The matrix as a vector of length one."""
-    flat = gram.flatten(-2)
-    unit: Tensor = flat / torch.linalg.vector_norm(flat, dim=-1, keepdim=True)
-    return unit

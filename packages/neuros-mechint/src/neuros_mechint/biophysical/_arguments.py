@@ -1,13 +1,11 @@
 """Checks of what a caller passes to neurons."""
 
 import math
-from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
-from neuros_mechint._arrays import Number
-
-__all__ = ["check_dt", "floating", "positive"]
+__all__ = ["check_dt", "check_finite", "floating"]
 
 
 def floating(name: str, value: object) -> None:
@@ -22,6 +20,18 @@ def floating(name: str, value: object) -> None:
         raise TypeError(f"{name} must be a floating tensor, got {value.dtype}")
 
 
+def check_finite(name: str, value: Tensor) -> None:
+    """Refuse a tensor that holds NaN or inf.
+
+    Raises:
+        ValueError: When it does.
+    """
+    # A sum shows them in one pass over memory; only where finite numbers overflow it, look again.
+    x = value.detach()
+    if not bool(torch.isfinite(x.sum())) and not bool(torch.isfinite(x).all()):
+        raise ValueError(f"{name} holds NaN or inf; leave those samples out")
+
+
 def check_dt(dt: float) -> None:
     """Refuse a time step that is no positive number.
 
@@ -30,15 +40,3 @@ def check_dt(dt: float) -> None:
     """
     if not 0 < dt < math.inf:
         raise ValueError(f"dt must be positive and finite, in ms, got {dt}")
-
-
-def positive(numbers: Mapping[str, Number | Tensor], *, zero: bool = False) -> None:
-    """Refuse numbers that are not positive.
-
-    Raises:
-        ValueError: When one is negative, or zero where that is not allowed.
-    """
-    for name, value in numbers.items():
-        low = float(value.detach().min()) if isinstance(value, Tensor) else float(value)
-        if low < 0 or (low == 0 and not zero):
-            raise ValueError(f"{name} must be {'at least 0' if zero else 'positive'}, got {low:g}")

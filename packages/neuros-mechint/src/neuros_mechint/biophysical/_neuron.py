@@ -4,18 +4,18 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar, NamedTuple, TypeAlias
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from neuros_mechint._arrays import Number, compute_dtype
-from neuros_mechint.biophysical._arguments import check_dt, floating
+from neuros_mechint._arrays import compute_dtype
+from neuros_mechint._numbers import NumberOrTensor, hold_numbers, joint_shape, shown_numbers
+from neuros_mechint.biophysical._arguments import check_dt, check_finite, floating
 from neuros_mechint.biophysical.surrogate import Surrogate, check_surrogate, spike
 
 __all__ = ["BiophysicalNeuronBase", "NeuronOutput", "NeuronTrace", "Parameter", "Run", "State"]
 
-Parameter: TypeAlias = Number | Tensor
+Parameter: TypeAlias = NumberOrTensor
 State: TypeAlias = dict[str, Tensor]
 
 
@@ -81,32 +81,13 @@ class BiophysicalNeuronBase(nn.Module, ABC):
     ) -> None:
         super().__init__()
         check_surrogate(surrogate, slope)
-        unknown = sorted(set(learnable) - set(numbers))
-        if unknown:
-            raise ValueError(
-                f"learnable names {', '.join(map(repr, unknown))}; "
-                f"the numbers here are {', '.join(map(repr, numbers))}"
-            )
         self.surrogate, self.slope, self.detach_reset = surrogate, slope, detach_reset
         self.number_names = tuple(numbers)
-        for name, value in numbers.items():
-            tensor = _number(name, value)
-            if name in learnable and not isinstance(tensor, nn.Parameter):
-                tensor = nn.Parameter(tensor.detach().clone())
-            if isinstance(tensor, nn.Parameter):
-                self.register_parameter(name, tensor)
-            else:
-                self.register_buffer(name, tensor)
+        hold_numbers(self, numbers, learnable)
 
     def extra_repr(self) -> str:
         """Numbers of the model, for printing."""
-        shown = (
-            f"{name}={getattr(self, name).item():g}"
-            if getattr(self, name).numel() == 1
-            else f"{name}={tuple(getattr(self, name).shape)}"
-            for name in self.number_names
-        )
-        return ", ".join(shown)
+        return shown_numbers(self, self.number_names)
 
     @abstractmethod
     def _start(self, p: State) -> State:
@@ -208,6 +189,45 @@ class BiophysicalNeuronBase(nn.Module, ABC):
         states = {name: given(x) for name, x in run.states.items()}
         return NeuronTrace(given(run.spikes), states[self.state_names[0]], states, run.final_state)
 
+    def constants(self, like: Tensor) -> State:
+        """The numbers of a run, for `begin` and `run`.
+
+        Args:
+            like: Tensor whose dtype and device the run has.
+        """
+        return self._constants(like)
+
+    def begin(self, current: Tensor, numbers: State, state: State | None = None) -> State:
+        """The state before the first step, in the shape of input and numbers together.
+
+        Args:
+            current: Input (..., time, n).
+            numbers: What `constants` made.
+            state: State to begin with; None begins at `init_state`.
+
+        Raises:
+            ValueError: When the state does not fit.
+        """
+        return self._begin(current, numbers, state)
+
+    def run(self, current: Tensor, state: State, dt: float, numbers: State) -> Run:
+        """Part of a run, unchecked: what a network calls between the arrivals of spikes.
+
+        Args:
+            current: Input (..., time, n) in the dtype to compute in.
+            state: State before it, from `begin` or the run before.
+            dt: Length of a step, ms.
+            numbers: What `constants` made.
+
+        Returns:
+            Spikes, states over time, and the state after it.
+        """
+        if current.shape[-2] > 1:
+            return self._run(current, state, dt, numbers)
+        fired, state = self._step(current.squeeze(-2), state, dt, numbers)
+        over_time = {name: x.unsqueeze(-2) for name, x in state.items()}
+        return Run(fired.unsqueeze(-2), over_time, state)
+
     def _numbers(self, like: Tensor) -> State:
         """The parameters in the dtype and on the device of a tensor."""
         return {name: getattr(self, name).to(like) for name in self.number_names}
@@ -219,7 +239,9 @@ class BiophysicalNeuronBase(nn.Module, ABC):
     def _begin(self, current: Tensor, p: State, state: State | None) -> State:
         """The state before the first step, in the shape of input and parameters together."""
         row = torch.Size((*current.shape[:-2], current.shape[-1]))
-        shape = _joint_shape(row, {name: p[name] for name in self.number_names})
+        shape = joint_shape(
+            row, {name: p[name] for name in self.number_names}, "the units (..., n)"
+        )
         if state is None:
             state = self._start(p)
         elif set(state) != set(self.state_names):
@@ -275,21 +297,6 @@ def rk4(
     )
 
 
-def _number(name: str, value: Parameter) -> Tensor:
-    if isinstance(value, Tensor):
-        if not value.is_floating_point():
-            raise TypeError(f"{name} must be a float or a floating tensor, got {value.dtype}")
-        tensor = value
-    elif isinstance(value, int | float):
-        # A 0-dimensional float64 number costs nothing and keeps 0.02 exact in float64 runs.
-        tensor = torch.tensor(float(value), dtype=torch.float64)
-    else:
-        raise TypeError(f"{name} must be a float or a floating tensor, got {type(value).__name__}")
-    if not bool(torch.isfinite(tensor).all()):
-        raise ValueError(f"{name} must be finite, got {value}")
-    return tensor
-
-
 def _checked(current: Tensor) -> Tensor:
     floating("input_current", current)
     x = current[:, None] if current.ndim == 1 else current
@@ -298,22 +305,8 @@ def _checked(current: Tensor) -> Tensor:
             "input_current must be (..., time >= 1, n) or (time >= 1,), "
             f"got shape {tuple(current.shape)}"
         )
-    if not bool(torch.isfinite(x).all()):
-        raise ValueError("input_current holds NaN or inf; leave those samples out")
+    check_finite("input_current", x)
     return x
-
-
-def _joint_shape(row: torch.Size, numbers: State) -> torch.Size:
-    shape = row
-    for name, value in numbers.items():
-        try:
-            shape = torch.Size(np.broadcast_shapes(shape, value.shape))
-        except ValueError as error:
-            raise ValueError(
-                f"{name} of shape {tuple(value.shape)} does not broadcast to the units (..., n) "
-                f"= {tuple(shape)} of the input and the other numbers"
-            ) from error
-    return shape
 
 
 def _fitted(name: str, value: Tensor, shape: torch.Size, like: Tensor) -> Tensor:

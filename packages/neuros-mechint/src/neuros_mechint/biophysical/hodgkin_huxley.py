@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from neuros_mechint._arrays import one_of
-from neuros_mechint.biophysical._arguments import positive
+from neuros_mechint._numbers import positive
 from neuros_mechint.biophysical._neuron import (
     BiophysicalNeuronBase,
     Parameter,

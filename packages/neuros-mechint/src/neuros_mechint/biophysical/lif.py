@@ -1,23 +1,26 @@
 """Leaky integrate-and-fire neurons, by the exact flow between spikes."""
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from neuros_mechint._arrays import one_of
 from neuros_mechint._autograd import applied
-from neuros_mechint.biophysical._arguments import positive
+from neuros_mechint._numbers import positive
+from neuros_mechint.biophysical._fused import use_fused
+from neuros_mechint.biophysical._fused_lif import Way
+from neuros_mechint.biophysical._fused_walk import FusedFireAndReset
+from neuros_mechint.biophysical._lif_walk import FireAndReset, Rule, after_reset
 from neuros_mechint.biophysical._neuron import (
     BiophysicalNeuronBase,
     Parameter,
     Run,
     State,
 )
-from neuros_mechint.biophysical.surrogate import Surrogate, surrogate_slope
+from neuros_mechint.biophysical.surrogate import Surrogate
 
 __all__ = ["LeakyIntegrateFireNeuron"]
 
@@ -47,11 +50,16 @@ class LeakyIntegrateFireNeuron(BiophysicalNeuronBase):
         detach_reset: Whether the gradient treats the reset as given. False differentiates through
             the reset by the surrogate as well.
         learnable: Names of the numbers above to train.
+        backend: `eager` needs only torch. `fused` runs all steps in one compiled kernel, with the
+            extra `neuros-mechint[fast]`, for a named surrogate and a reset, on the CPU. `auto`
+            takes `fused` where it can, once it is compiled or from 2^23 steps times neurons on,
+            which are worth the seconds of compiling.
 
     Raises:
         TypeError: When a number is neither a float nor a floating tensor.
-        ValueError: When `v_reset` is not below `v_threshold`, a time is negative, the reset is
-            unknown, or `t_ref` is given without a reset.
+        ValueError: When `v_reset` is not below `v_threshold`, a time is negative, a word is not
+            one of those above, `t_ref` is given without a reset, or `fused` cannot run the
+            surrogate or the reset.
 
     Examples:
         A neuron drawn towards 2 needs 10 ln 2 = 6.93 ms to reach 1, so it fires every 7 steps:
@@ -88,8 +96,10 @@ class LeakyIntegrateFireNeuron(BiophysicalNeuronBase):
         slope: float | None = 25.0,
         detach_reset: bool = True,
         learnable: Sequence[str] = (),
+        backend: str = "auto",
     ) -> None:
         one_of("reset", reset, ("hard", "soft", "none"))
+        one_of("backend", backend, ("auto", "eager", "fused"))
         super().__init__(
             {
                 "tau_mem": tau_mem, "v_threshold": v_threshold, "v_reset": v_reset,
@@ -103,7 +113,14 @@ class LeakyIntegrateFireNeuron(BiophysicalNeuronBase):
             raise ValueError(f"v_reset must be below v_threshold, got {v_reset} and {v_threshold}")
         if reset == "none" and bool((self.t_ref > 0).any()):
             raise ValueError("t_ref needs a reset; set reset='hard' or 'soft', or t_ref=0")
-        self.reset = reset
+        self.reset, self.backend = reset, backend
+        # Steps without reset run in parallel already, and a function of Python is not compiled.
+        self._fusible = reset != "none" and isinstance(surrogate, str)
+        if backend == "fused" and not self._fusible:
+            raise ValueError(
+                "backend='fused' needs reset='hard' or 'soft' and a surrogate given by name; "
+                "pass backend='auto'"
+            )
 
     def _start(self, p: State) -> State:
         return {"voltage": p["v_rest"], "refractory": torch.zeros_like(p["v_rest"])}
@@ -121,7 +138,7 @@ class LeakyIntegrateFireNeuron(BiophysicalNeuronBase):
         left = (state["refractory"] - 1).clamp(min=0)
         left = torch.where(fired > 0, torch.round(p["t_ref"] / dt), left)
         return fired, {
-            "voltage": _after(v, cut, p["v_threshold"], p["v_reset"], self.reset),
+            "voltage": after_reset(v, cut, p["v_threshold"], p["v_reset"], self.reset),
             "refractory": left.detach(),
         }
 
@@ -142,10 +159,14 @@ class LeakyIntegrateFireNeuron(BiophysicalNeuronBase):
             last = {"voltage": v[..., -1, :], "refractory": state["refractory"]}
             return Run(fired, {"voltage": v, "refractory": held}, last)
         pause = torch.round(p["t_ref"] / dt)
-        rule = _Rule(self.reset, self.surrogate, self.slope, self.detach_reset)
+        rule = Rule(self.reset, self.surrogate, self.slope, self.detach_reset)
+        way = Way(self.reset == "soft", bool((pause > 0).any()))
+        fused = self._fusible and use_fused(
+            self.backend, target.device, target.numel(), way, target.dtype
+        )
         fired, v, refractory = applied(
-            _FireAndReset, target, start, gain, p["v_threshold"], p["v_reset"],
-            state["refractory"], pause.detach(), rule,
+            FusedFireAndReset if fused else FireAndReset, target, start, gain, p["v_threshold"],
+            p["v_reset"], state["refractory"], pause.detach(), rule,
         )  # fmt: skip
         last = {"voltage": v[-1], "refractory": refractory[-1]}
         states = {"voltage": v.movedim(0, -2), "refractory": refractory.movedim(0, -2)}
@@ -157,155 +178,9 @@ class LeakyIntegrateFireNeuron(BiophysicalNeuronBase):
         return all(x.ndim == 0 and not x.requires_grad and float(x) == value for x, value in pairs)
 
 
-class _Rule(NamedTuple):
-    reset: str
-    surrogate: Surrogate
-    slope: float | None
-    detach_reset: bool
-
-
 def _gain(tau: Tensor, dt: float) -> Tensor:
     """Part of the way to the target that a step covers, without cancellation at small steps."""
     return -torch.expm1(-dt / tau)
-
-
-def _after(v: Tensor, cut: Tensor, threshold: Tensor, floor: Tensor, reset: str) -> Tensor:
-    """Potential after the reset where `cut` is 1."""
-    if reset == "soft":
-        return v - (threshold - floor) * cut
-    return v * (1 - cut) + floor * cut
-
-
-class _FireAndReset(torch.autograd.Function):
-    r"""All steps, time first: three kernels a step forward, one backward.
-
-    With $u_t$ the potential before the reset and $v_t$ after it,
-    $u_t = v_{t-1} + w(x_t - v_{t-1})$.
-    The adjoint runs $\bar u_t = S_t + K_t(\bar v^{out}_t + (1 - w)\bar u_{t+1})$, where $S$ is
-    the gradient through spikes and $K = \partial v / \partial u$, both found for all times
-    together.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, *args: Any) -> tuple[Tensor, Tensor, Tensor]:
-        target, start, gain, threshold, floor, left, pause, ctx.rule = args
-        drive = target.movedim(-2, 0)
-        before = torch.empty_like(drive, memory_format=torch.contiguous_format)
-        waits = bool((left > 0).any()) or bool((pause > 0).any())
-        levels = _Levels(gain, threshold, floor, ctx.rule.reset)
-        if waits:
-            refractory = _walk_held(drive, start, levels, before, (left, pause))
-        else:
-            refractory = _walk(drive, start, levels, before)
-        fired = (before > threshold).to(before.dtype)
-        v = _after(before, fired, threshold, floor, ctx.rule.reset)
-        held = torch.cat([left[None], refractory[:-1]]) > 0 if waits else None
-        ctx.save_for_backward(drive, start, gain, threshold, floor, before, v, held)
-        ctx.mark_non_differentiable(refractory)
-        ctx.set_materialize_grads(False)
-        return fired, v, refractory
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        drive, start, gain, threshold, floor, before, v, held = ctx.saved_tensors
-        needs = ctx.needs_input_grad
-        slope, keep, jump = _local(before, threshold, floor, held, ctx.rule)
-        adjoint = _adjoint(slope, keep, 1 - gain, grads[0], grads[1])
-        made: list[Tensor | None] = [None] * 8
-        if needs[0]:
-            made[0] = (gain * adjoint).movedim(0, -2)
-        if needs[1]:
-            made[1] = (1 - gain) * adjoint[0]
-        if needs[2]:
-            made[2] = _reduced(adjoint * (drive - torch.cat([start[None], v[:-1]])), gain.shape)
-        if not (needs[3] or needs[4]):
-            return tuple(made)
-        after = torch.zeros_like(v) if grads[1] is None else grads[1].clone()
-        after[:-1] += (1 - gain) * adjoint[1:]
-        fired = (before > threshold).to(before.dtype)
-        spikes = torch.zeros_like(v) if grads[0] is None else grads[0]
-        through = slope * (spikes if ctx.rule.detach_reset else spikes + after * jump)
-        # A held potential is v_reset itself, whatever came before it.
-        stays = fired if held is None else torch.where(held, 1.0, fired)
-        lowered = fired * after if ctx.rule.reset == "soft" else torch.zeros_like(after)
-        made[3] = _reduced(-through - lowered, threshold.shape)
-        made[4] = _reduced(stays * after, floor.shape)
-        return tuple(made)
-
-
-def _local(
-    before: Tensor, threshold: Tensor, floor: Tensor, held: Tensor | None, rule: _Rule
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Slope of the spikes, of the potential after the reset, and the height of the jump."""
-    above = before - threshold
-    slope = surrogate_slope(above, rule.surrogate, rule.slope)
-    if rule.reset == "hard":
-        keep, jump = (above <= 0).to(before.dtype), floor - before
-    else:
-        keep, jump = torch.ones_like(before), (floor - threshold).expand_as(before)
-    if not rule.detach_reset:
-        keep = torch.addcmul(keep, slope, jump)
-    if held is not None:
-        keep, slope = keep.masked_fill(held, 0), slope.masked_fill(held, 0)
-    return slope, keep, jump
-
-
-def _adjoint(
-    slope: Tensor, keep: Tensor, decay: Tensor, spikes: Tensor | None, voltage: Tensor | None
-) -> Tensor:
-    """Gradient to the potential before the reset, from the last step to the first."""
-    adjoint = torch.zeros_like(slope) if spikes is None else slope * spikes
-    if voltage is not None:
-        adjoint.addcmul_(keep, voltage)
-    rows, factors = adjoint.unbind(0), (keep * decay).unbind(0)
-    for t in range(len(rows) - 2, -1, -1):
-        rows[t].addcmul_(factors[t], rows[t + 1])
-    return adjoint
-
-
-class _Levels(NamedTuple):
-    gain: Tensor
-    threshold: Tensor
-    floor: Tensor
-    reset: str
-
-
-def _walk(drive: Tensor, start: Tensor, levels: _Levels, before: Tensor) -> Tensor:
-    """Fill the potentials before the reset, without refractory time."""
-    gain, threshold, floor, reset = levels
-    v = start.clone(memory_format=torch.contiguous_format)
-    above = torch.empty_like(v, dtype=torch.bool)
-    drop = threshold - floor
-    for x, u in zip(drive.unbind(0), before.unbind(0), strict=True):
-        torch.lerp(v, x, gain, out=u)
-        torch.gt(u, threshold, out=above)
-        if reset == "soft":
-            torch.sub(u, drop * above, out=v)
-        else:
-            torch.where(above, floor, u, out=v)
-    return before.new_zeros(()).expand(before.shape)
-
-
-def _walk_held(
-    drive: Tensor, start: Tensor, levels: _Levels, before: Tensor, waiting: tuple[Tensor, Tensor]
-) -> Tensor:
-    """Fill the potentials before the reset, and return the steps still to wait."""
-    gain, threshold, floor, reset = levels
-    left, pause = waiting
-    v, counts = start, torch.empty_like(before)
-    for x, u, count in zip(drive.unbind(0), before.unbind(0), counts.unbind(0), strict=True):
-        u.copy_(torch.where(left > 0, floor, torch.lerp(v, x, gain)))
-        above = u > threshold
-        v = _after(u, above.to(u.dtype), threshold, floor, reset)
-        left = torch.where(above, pause, (left - 1).clamp(min=0))
-        count.copy_(left)
-    return counts
-
-
-def _reduced(x: Tensor, shape: torch.Size) -> Tensor:
-    """Sum over what broadcasting had repeated."""
-    return x.sum_to_size(shape) if shape else x.sum()
 
 
 def _timed(number: Tensor) -> Tensor:

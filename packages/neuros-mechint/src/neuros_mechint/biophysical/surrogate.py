@@ -76,6 +76,11 @@ def check_surrogate(kind: Surrogate, slope: float | None) -> None:
         raise ValueError(f"slope must be positive and finite, got {slope}")
 
 
+def default_slope(kind: str) -> float:
+    """The slope that a kind has if none is given."""
+    return _KINDS[kind][1]
+
+
 def surrogate_slope(x: Tensor, kind: Surrogate, slope: float | None) -> Tensor:
     """The derivative g(x) that stands for that of the step."""
     if not isinstance(kind, str):

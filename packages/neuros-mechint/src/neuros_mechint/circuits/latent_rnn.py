@@ -126,10 +126,9 @@ class LatentCircuitModel(nn.Module):
         self.activation = activation_named(activation)
         if dale_signs is not None and not enforce_dales:
             raise ValueError("dale_signs needs enforce_dales=True, got enforce_dales=False")
-        everywhere = torch.ones(n_latent, n_latent, dtype=torch.bool)
-        rec = Constraint(everywhere, torch.zeros(n_latent, n_latent))
-        rec = dale_constraint(n_latent, dale_signs) if enforce_dales else rec
         eye = torch.eye(n_latent, dtype=torch.bool)
+        rec = Constraint(torch.ones_like(eye), torch.zeros(n_latent, n_latent))
+        rec = dale_constraint(n_latent, dale_signs) if enforce_dales else rec
         inp = mask_constraint("input_mask", input_mask, (n_latent, n_inputs), eye[:, :n_inputs])
         last = eye[max(0, n_latent - n_outputs) :]
         out = mask_constraint("output_mask", output_mask, (n_outputs, n_latent), last)
@@ -356,8 +355,7 @@ class LatentCircuitModel(nn.Module):
             >>> found.r2.shape
             torch.Size([1])
         """
-        fitter = CircuitFitter(**fitter_kwargs)
-        return fitter.fit_model(
+        return CircuitFitter(**fitter_kwargs).fit_model(
             self, responses, stimuli, n_epochs=n_epochs, outputs=outputs, weights=weights
         )
 

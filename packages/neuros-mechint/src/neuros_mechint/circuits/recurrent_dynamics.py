@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from neuros_mechint._arrays import Array, as_real
+from neuros_mechint._arrays import Array, Number, as_real
 from neuros_mechint.dynamics._step import StepLike, as_step, functional_step, jacobian
-from neuros_mechint.dynamics.fixed_points import FixedPointFinder, FixedPoints
+from neuros_mechint.dynamics.fixed_points import FixedPointFinder, FixedPointMethod, FixedPoints
 from neuros_mechint.dynamics.lyapunov import LyapunovResult, LyapunovSpectrum
 
 __all__ = ["AttractorSummary", "Linearization", "RecurrentDynamicsAnalyzer", "StateDimensionality"]
@@ -112,23 +112,41 @@ class RecurrentDynamicsAnalyzer:
         initial_states: Array,
         inputs: Array | None = None,
         *,
-        finder: FixedPointFinder | None = None,
+        method: FixedPointMethod = "newton",
+        max_iterations: int = 60,
+        tol_q: Number = 1e-20,
+        tol_unique: Number = 1e-4,
+        max_distance: Number = 10.0,
+        chunk: int | None = None,
     ) -> FixedPoints:
-        """Fixed points that the starts lead to.
+        """Fixed points that the starts lead to, with the settings of `FixedPointFinder`.
 
         Args:
             initial_states: Starts, (..., state).
             inputs: Constant input, (..., input) or (input,).
-            finder: A finder of this step with other settings; None takes the defaults.
+            method: `"newton"`, or `"adam"` for maps with kinks.
+            max_iterations: Iterations at most.
+            tol_q: A start with `q` at or below it is at a fixed point.
+            tol_unique: Relative distance below which two solutions of equal input are one point.
+            max_distance: Most distance from the centre of the starts, over their mean distance.
+            chunk: Number of Jacobians formed at a time; None for all.
 
         Returns:
             The fixed points, which `attractor_summary` describes.
 
         Raises:
             TypeError: When an argument is not a real tensor or array.
-            ValueError: When shapes contradict one another.
+            ValueError: When shapes contradict one another, or a setting is out of range.
         """
-        search = FixedPointFinder(self.step) if finder is None else finder
+        search = FixedPointFinder(
+            self.step,
+            method=method,
+            max_iterations=max_iterations,
+            tol_q=tol_q,
+            tol_unique=tol_unique,
+            max_distance=max_distance,
+            chunk=chunk,
+        )
         found = search.find(initial_states, inputs)
         starts = as_real("initial_states", initial_states, axes=("state",), at_least=(1,))
         x = starts.detach().double().reshape(-1, starts.shape[-1])
@@ -193,23 +211,38 @@ class RecurrentDynamicsAnalyzer:
         return values.gather(-1, order)
 
     def lyapunov(
-        self, x0: Array, inputs: Array | None = None, *, spectrum: LyapunovSpectrum | None = None
+        self,
+        x0: Array,
+        inputs: Array | None = None,
+        *,
+        n_exponents: int | None = None,
+        n_steps: int = 5000,
+        burn_in: int = 1000,
+        qr_every: int = 1,
+        dt: Number = 1.0,
     ) -> LyapunovResult:
-        """Lyapunov exponents of the orbits that leave states.
+        """Lyapunov exponents of the orbits from states, as settings of `LyapunovSpectrum` say.
 
         Args:
             x0: First states, (..., state).
             inputs: Constant input, (..., input) or (input,).
-            spectrum: Settings; None takes the defaults.
+            n_exponents: Number of leading exponents; None for all.
+            n_steps: Steps that count.
+            burn_in: Steps of state and frame before them.
+            qr_every: Steps between two factorisations.
+            dt: Time that a step takes.
 
         Returns:
-            The exponents per step.
+            The exponents per unit of time.
 
         Raises:
             TypeError: When an argument is not a real tensor or array.
-            ValueError: When shapes contradict one another.
+            ValueError: When shapes contradict one another, or a setting is out of range.
         """
-        return (spectrum or LyapunovSpectrum()).compute(self.step, x0, inputs)
+        spectrum = LyapunovSpectrum(
+            n_exponents=n_exponents, n_steps=n_steps, burn_in=burn_in, qr_every=qr_every, dt=dt
+        )
+        return spectrum.compute(self.step, x0, inputs)
 
     def attractor_summary(self, *, n_steps: int = 1000) -> AttractorSummary:
         """What the fixed points of the last `fixed_points` call are, and who goes to them.

@@ -40,7 +40,10 @@ def pruned_partition(
 def binary_segmentation(
     cost: Cost, penalty: Float64[Tensor, "series"], n: int, min_size: int
 ) -> list[list[int]]:
-    """Split where the cost falls most, as long as it falls by more than the penalty."""
+    """Split where the cost falls most, as long as it falls by more than the penalty.
+
+    One series after the other: each is split elsewhere, so the segments of a batch share no shape.
+    """
     found: list[list[int]] = []
     for k, charge in enumerate(penalty.tolist()):
         points: list[int] = []

@@ -11,6 +11,8 @@ __all__ = ["SeriesLyapunov", "rosenstein"]
 
 # Below this R2 the fitted part of the divergence curve is not a line.
 _LINEAR = 0.9
+# Distances held at once, 32 MB in float64.
+_CELLS = 4_000_000
 
 
 class SeriesLyapunov(NamedTuple):
@@ -66,8 +68,10 @@ def rosenstein(
             f"x needs at least {needed} samples along its last axis, got {x.shape[-1]}; lower "
             "emb_dim, lag, theiler or fit_range"
         )
-    rows = x.reshape(-1, x.shape[-1])
-    curve = torch.stack([_divergence(row, emb_dim, lag, theiler, last) for row in rows])
+    # As many series at a time as their distances fit into one block.
+    at_once = max(1, _CELLS // x.shape[-1] ** 2)
+    blocks = torch.split(x.reshape(-1, x.shape[-1]), at_once)
+    curve = torch.cat([_divergence(rows, emb_dim, lag, theiler, last) for rows in blocks])
     steps = torch.arange(last + 1, dtype=x.dtype, device=x.device)
     slope, r2 = _line(steps[first:], curve[:, first:])
     if bool((r2 < _LINEAR).any()):
@@ -83,17 +87,18 @@ def rosenstein(
 
 
 def _divergence(
-    x: Float[Tensor, " time"], emb_dim: int, lag: int, theiler: int, last: int
-) -> Float[Tensor, " step"]:
+    x: Float[Tensor, "row time"], emb_dim: int, lag: int, theiler: int, last: int
+) -> Float[Tensor, "row step"]:
     """Mean log distance to the neighbour of the start, after each step."""
-    states = x.unfold(0, (emb_dim - 1) * lag + 1, 1)[:, ::lag]
-    n = len(states) - last
-    near = torch.cdist(states[:n], states[:n])
+    states = x.unfold(-1, (emb_dim - 1) * lag + 1, 1)[..., ::lag]
+    n = states.shape[-2] - last
+    near = torch.cdist(states[:, :n], states[:, :n])
     at = torch.arange(n, device=x.device)
     excluded = (at.unsqueeze(0) - at.unsqueeze(1)).abs() <= theiler
     partner = near.masked_fill(excluded | (near == 0), torch.inf).argmin(-1)
     steps = torch.arange(last + 1, device=x.device).unsqueeze(1)
-    gap = (states[at + steps] - states[partner + steps]).norm(dim=-1)
+    row = torch.arange(len(x), device=x.device)[:, None, None]
+    gap = (states[:, at + steps] - states[row, partner.unsqueeze(1) + steps]).norm(dim=-1)
     there = gap > 0
     logs = torch.where(there, gap, 1.0).log()
     mean: Tensor = logs.sum(-1) / there.sum(-1).clamp(min=1)

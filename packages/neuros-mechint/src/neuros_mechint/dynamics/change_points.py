@@ -26,7 +26,9 @@ class PhaseTransitions:
 
     Attributes:
         mask: True at the first sample after every change, (..., time).
-        p: Permutation p value at every change, NaN elsewhere, (..., time).
+        p: Permutation p value at every change, NaN elsewhere, (..., time). It takes the changes
+            before and after as given: uniform without a change where these were not searched for in
+            the same series, so also for an only change; smaller beside changes that are noise too.
         penalty: What a change had to gain, (...).
     """
 
@@ -62,6 +64,9 @@ class PhaseTransitionDetector:
     `"binseg"` splits greedily. The penalty `"bic"` is $3 \hat\sigma^2 \log n$ for means, the
     modified criterion of Zhang and Siegmund, and $4 \hat\sigma^2 \log n$ for lines and variances,
     with the noise $\hat\sigma$ from differences of the series: it holds for white noise.
+
+    `"pelt"` advances all series of a batch together. `"binseg"` and the p values take one series
+    after the other, since each has its own segments; the shuffles of a change are one tensor.
 
     Args:
         method: `"pelt"` or `"binseg"`.

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from neuros_mechint._arrays import Array, as_real, one_of
-from neuros_mechint.dynamics._information_estimators import discrete_codes, gaussian_entropy
+from neuros_mechint.dynamics._information_estimators import gaussian_entropy, symbol_entropy
 
 __all__ = ["EntropyRate", "GaussianEntropy", "KLEntropy"]
 
@@ -99,6 +99,7 @@ class KLEntropy:
         if n <= self.k:
             raise ValueError(f"x needs more than k = {self.k} samples, got {n}; lower k")
         flat = data.detach().double().reshape(-1, *data.shape[-2:])
+        # One tree per item: a k-d tree has no batched form.
         found = torch.stack([self._one(item) for item in flat])
         return found.reshape(data.shape[:-2]).to(data)
 
@@ -174,11 +175,5 @@ class EntropyRate:
                 blocks[..., :-1], unbiased=True
             )
             return found.to(data.dtype)
-        flat = blocks.reshape(-1, *blocks.shape[-2:])
-        rates = [_plug_in(item) - _plug_in(item[:, :-1]) for item in flat]
-        return torch.stack(rates).reshape(data.shape[:-1]).to(data.dtype)
-
-
-def _plug_in(rows: Float[Tensor, "sample feature"]) -> Float[Tensor, ""]:
-    share = discrete_codes(rows).bincount().double() / len(rows)
-    return -(share * share.log()).sum()
+        rate = symbol_entropy(blocks) - symbol_entropy(blocks[..., :-1])
+        return rate.to(data.dtype)

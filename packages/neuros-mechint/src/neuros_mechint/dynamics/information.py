@@ -1,7 +1,7 @@
 """How much one set of variables says about another."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -12,13 +12,21 @@ from torch import Tensor
 from neuros_mechint._arrays import Array, as_real, one_of
 from neuros_mechint.dynamics._information_estimators import (
     copula_normal,
+    discrete_codes,
     discrete_information,
     gaussian_information,
     gross_information,
     ksg_information,
     separated,
 )
-from neuros_mechint.dynamics._information_null import Null, p_value, reordered
+from neuros_mechint.dynamics._information_null import (
+    Null,
+    among_neighbours,
+    p_value,
+    reordered,
+    turned_residuals,
+    within_groups,
+)
 
 __all__ = ["InformationSignificance", "MutualInformation"]
 
@@ -68,7 +76,9 @@ class MutualInformation:
       (Gao 2017).
 
     The neighbour methods need about $e^{I}$ samples: a strong dependence is underestimated. Their
-    values may lie below 0. Features of unequal scale should be standardised before.
+    values may lie below 0. Features of unequal scale should be standardised before. Batches of up
+    to 400 samples are one tensor of distances; with more, every item has its own tree, which has
+    no batched form and costs less.
 
     Args:
         method: Which estimator.
@@ -97,6 +107,9 @@ class MutualInformation:
 
         Gao, Kannan, Oh & Viswanath (2017). Estimating mutual information for discrete-continuous
         mixtures. NeurIPS 30. arXiv:1709.06212
+
+        Runge (2018). Conditional independence testing based on a nearest-neighbor estimator of
+        conditional mutual information. AISTATS 21. arXiv:1709.01447
     """
 
     def __init__(
@@ -140,7 +153,8 @@ class MutualInformation:
             ValueError: When samples differ or are too few, or the method takes no `given`.
         """
         blocks = self._blocks(x, y, given)
-        return self._value(blocks).to(torch.promote_types(blocks[0].dtype, blocks[1].dtype))
+        value = self._value(self._prepared(blocks))
+        return value.to(torch.promote_types(blocks[0].dtype, blocks[1].dtype))
 
     def significance(
         self,
@@ -152,12 +166,17 @@ class MutualInformation:
         null: Null = "shuffle",
         generator: torch.Generator | None = None,
     ) -> InformationSignificance:
-        """Compare with the information of reordered samples of x.
+        r"""Compare with the information of reordered samples of x.
+
+        With `given`, the null is $x \perp y \mid z$, not that x is independent of both: samples of
+        equal z trade places for `"discrete"`, those of nearly the same z for `"ksg1"` (Runge 2018),
+        and for `"gaussian"` and `"gcmi"` the residuals of x on z do. Neighbours that trade places
+        must resemble each other in z, which takes some hundred samples per feature of z.
 
         Args:
             x: First variable, (samples,) or (..., samples, features).
             y: Second variable of the same samples.
-            given: What is known already. The null keeps y with it, and breaks x from both.
+            given: What is known already. The null keeps what x and y each share with it.
             n_perm: Draws of the null.
             null: `"shuffle"` for independent samples; `"shift"`, a circular shift, for time series,
                 whose own memory it keeps.
@@ -168,16 +187,38 @@ class MutualInformation:
 
         Raises:
             TypeError: As for `compute`.
-            ValueError: As for `compute`, or when `n_perm` or `null` is out of range.
+            ValueError: As for `compute`, when `n_perm` or `null` is out of range, or for a shift
+                with `given` by a method that has none.
         """
-        blocks = self._blocks(x, y, given)
+        blocks = self._prepared(self._blocks(x, y, given))
         value = self._value(blocks)
         drawn = [
-            self._value([blocks[0][..., order, :], *blocks[1:]])
-            for order in reordered(blocks[0].shape[-2], n_perm, null, generator)
+            self._value([x, *blocks[1:]]) for x in self._draws(blocks, n_perm, null, generator)
         ]
-        found = torch.stack(drawn).to(blocks[0].device)
+        found = torch.stack(drawn)
         return InformationSignificance(value, p_value(value, found), found)
+
+    def _draws(
+        self, blocks: list[Tensor], n_perm: int, null: Null, generator: torch.Generator | None
+    ) -> Iterator[Tensor]:
+        """The samples of x as they would be without the dependence in question."""
+        x = blocks[0]
+        orders = reordered(x.shape[-2], n_perm, null, generator)
+        if len(blocks) == 2:
+            return (x[..., order, :] for order in orders)
+        given = blocks[2]
+        if self.method == "gaussian":
+            return turned_residuals(x, given, orders)
+        if self.method == "gcmi":
+            return turned_residuals(copula_normal(x), copula_normal(given), orders)
+        if null == "shift":
+            raise ValueError(
+                f"null 'shift' with given needs method 'gaussian' or 'gcmi', got {self.method!r}; "
+                "with null='shuffle' samples of like given trade places"
+            )
+        if self.method == "discrete":
+            return within_groups(x, discrete_codes(given), n_perm, generator)
+        return among_neighbours(x, given, n_perm, generator)
 
     def _blocks(self, x: Array, y: Array, given: Array | None) -> list[Tensor]:
         named = {"x": x, "y": y} | ({} if given is None else {"given": given})
@@ -200,16 +241,26 @@ class MutualInformation:
         batch = np.broadcast_shapes(*(tuple(block.shape[:-2]) for block in blocks))
         return [block.expand(*batch, *block.shape[-2:]) for block in blocks]
 
-    def _value(self, blocks: list[Tensor]) -> Tensor:
+    def _prepared(self, blocks: list[Tensor]) -> list[Tensor]:
+        """Blocks in double precision; for the neighbour methods without repeated values."""
         doubles = [block.double() for block in blocks]
-        given = doubles[2] if len(doubles) > 2 else None
+        if self.method in {"gaussian", "gcmi"}:
+            return doubles
+        apart = [block.detach() for block in doubles]
+        return separated(apart) if self.method in {"ksg1", "ksg2"} else apart
+
+    def _value(self, blocks: list[Tensor]) -> Tensor:
+        x, y = blocks[:2]
+        given = blocks[2] if len(blocks) > 2 else None
         scale = torch.ones((), dtype=torch.float64)
         if self.method in {"gaussian", "gcmi"}:
-            value = _gaussian(doubles, given, copula=self.method == "gcmi")
+            value = _gaussian(blocks, given, copula=self.method == "gcmi")
         elif self.method == "discrete":
-            value, scale = self._discrete(doubles)
+            value, scale = discrete_information(x, y, given)
+        elif self.method == "gross":
+            value = gross_information(x, y, self.k)
         else:
-            value = _each(doubles, self._neighbours)
+            value = ksg_information(x, y, given, self.k, second=self.method == "ksg2")
         if self.clip or self.normalize:
             value = value.clamp(min=0)
         if self.normalize:
@@ -218,21 +269,6 @@ class MutualInformation:
             return torch.where(scale > 0, value / scale.where(scale > 0, 1.0), 0.0)
         return value / math.log(2) if self.units == "bits" else value
 
-    def _neighbours(self, *blocks: Tensor) -> Tensor:
-        if self.method == "gross":
-            return gross_information(blocks[0], blocks[1], self.k)
-        apart = separated(blocks)
-        given = apart[2] if len(apart) > 2 else None
-        return ksg_information(apart[0], apart[1], given, self.k, second=self.method == "ksg2")
-
-    def _discrete(self, blocks: list[Tensor]) -> tuple[Tensor, Tensor]:
-        def both(*item: Tensor) -> Tensor:
-            given = item[2] if len(item) > 2 else None
-            return torch.stack(discrete_information(item[0], item[1], given))
-
-        pair = _each(blocks, both)
-        return pair[..., 0], pair[..., 1]
-
 
 def _gaussian(blocks: list[Tensor], given: Tensor | None, *, copula: bool) -> Tensor:
     if not copula:
@@ -240,14 +276,6 @@ def _gaussian(blocks: list[Tensor], given: Tensor | None, *, copula: bool) -> Te
     x, y = copula_normal(blocks[0]), copula_normal(blocks[1])
     z = None if given is None else copula_normal(given)
     return gaussian_information(x, y, z, unbiased=True)
-
-
-def _each(blocks: list[Tensor], estimate: Callable[..., Tensor]) -> Tensor:
-    """An estimate of every batch item; trees and symbols have no batched form."""
-    batch = blocks[0].shape[:-2]
-    flat = [block.reshape(-1, *block.shape[-2:]) for block in blocks]
-    found = torch.stack([estimate(*(b.detach() for b in item)) for item in zip(*flat, strict=True)])
-    return found.reshape(batch + found.shape[1:])
 
 
 def _as_samples(name: str, value: Array) -> Tensor:

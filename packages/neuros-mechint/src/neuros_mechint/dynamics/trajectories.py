@@ -1,6 +1,6 @@
 """Recording of what layers answer to the same inputs while a model is trained."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, final
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from neuros_mechint.activations import Site, SiteLike, _hooks
 from neuros_mechint.activations._inputs import call_arguments
 from neuros_mechint.activations._probe import copied, moved
+from neuros_mechint.activations._taps import Watch
 from neuros_mechint.activations._undisturbed import undisturbed
 from neuros_mechint.activations.intervene import intervene
 from neuros_mechint.activations.site import as_site, find_module
@@ -150,7 +151,7 @@ class TrajectoryRecorder:
         for site in self._sites:
             find_module(model, site)
         self._probe = copied(probe_inputs)
-        self._tap = _ForwardTap(self._forward_begins)
+        self._tap = Watch(self._forward_begins)
         self._active = False
         self._steps: list[int] = []
         self._kept: list[dict[str, Tensor]] = []
@@ -345,19 +346,6 @@ class TrajectoryRecorder:
                     f"checkpoint {tuple(first.shape)}; the probe inputs need a fixed shape"
                 )
         return found
-
-
-class _ForwardTap:
-    """A tap that tells of a forward that begins."""
-
-    edits = False
-
-    def __init__(self, told: Callable[[nn.Module], None]) -> None:
-        self._told = told
-
-    def __call__(self, module: nn.Module, holder: Any) -> Any:
-        self._told(module)
-        return holder
 
 
 def _widened(value: Shaped[Tensor, "..."]) -> Shaped[Tensor, "..."]:

@@ -1,5 +1,6 @@
 """What the past of one signal adds to the past of another about its next value."""
 
+from collections.abc import Sequence
 from typing import Literal, get_args
 
 import numpy as np
@@ -9,7 +10,12 @@ from torch import Tensor
 
 from neuros_mechint._arrays import Array, as_real, one_of
 from neuros_mechint.dynamics._information_estimators import ksg_information, separated
-from neuros_mechint.dynamics._information_null import Null, p_value, reordered
+from neuros_mechint.dynamics._information_null import (
+    Null,
+    p_value,
+    reordered,
+    turned_residuals,
+)
 from neuros_mechint.dynamics.information import InformationSignificance
 
 __all__ = ["TransferEntropy"]
@@ -22,6 +28,10 @@ class TransferEntropy:
     `"gaussian"` is half the logarithm of the ratio of the residual variances without and with the
     source: half the Granger causality (Barnett 2009). `"ksg"` counts neighbours and also sees
     dependence that is not linear.
+
+    `neuros_mechint.multiscale.TransferEntropy` is another class with another convention: there
+    `lag` is the length of the past (here `history`), signals are (..., channels, time) and results
+    [to, from]. Here `lag` is the delay of the source and `matrix` gives [from, to].
 
     Args:
         method: `"gaussian"` or `"ksg"`.
@@ -87,7 +97,7 @@ class TransferEntropy:
             ValueError: When the signals differ in length or are too short.
         """
         x, y = self._pair(source, target)
-        now, own, other = self._embedded(x, y)
+        now, own, other = self._apart(*self._embedded(x, y))
         return self._value(now, own, other).to(x.dtype)
 
     def matrix(self, x: Array) -> Tensor:
@@ -104,16 +114,12 @@ class TransferEntropy:
             ValueError: When x is too short.
         """
         data = as_real("x", x, axes=("time", "channels"), at_least=(self._shortest(), 1)).mT
-        n = data.shape[-2]
-        pasts = [self._embedded(data[..., j, :], data[..., j, :]) for j in range(n)]
-        zero = data.new_zeros(data.shape[:-2])
         rows = []
-        for i in range(n):
-            row = [
-                zero if i == j else self._value(pasts[j][0], pasts[j][1], pasts[i][2])
-                for j in range(n)
-            ]
-            rows.append(torch.stack([value.to(data.dtype) for value in row], -1))
+        for i in range(data.shape[-2]):
+            source = data[..., i : i + 1, :].expand_as(data)
+            row = self._value(*self._apart(*self._embedded(source, data))).to(data.dtype)
+            itself = torch.arange(data.shape[-2], device=row.device) == i
+            rows.append(torch.where(itself, torch.zeros_like(row), row))
         return torch.stack(rows, -2)
 
     def significance(
@@ -126,6 +132,10 @@ class TransferEntropy:
         generator: torch.Generator | None = None,
     ) -> InformationSignificance:
         """Compare with sources out of step; `.effective` is the effective transfer entropy.
+
+        With `"gaussian"` the part of the source's past that the target's own past tells stays, and
+        only the rest comes out of step, so the null holds also where the target drives the source.
+        With `"ksg"` all of it does: there the null is a source without any tie to the target.
 
         Args:
             source: Signals, (..., time).
@@ -143,14 +153,14 @@ class TransferEntropy:
             ValueError: As for `compute`, or when `n_perm` or `null` is out of range.
         """
         x, y = self._pair(source, target)
-        now, own, other = self._embedded(x, y)
+        now, own, other = self._apart(*self._embedded(x, y))
         value = self._value(now, own, other)
-        drawn = torch.stack(
-            [
-                self._value(now, own, other[..., order, :])
-                for order in reordered(now.shape[-2], n_perm, null, generator)
-            ]
-        )
+        orders = reordered(now.shape[-2], n_perm, null, generator)
+        if self.method == "gaussian":
+            draws = turned_residuals(other, own, orders)
+        else:
+            draws = (other[..., order, :] for order in orders)
+        drawn = torch.stack([self._value(now, own, draw) for draw in draws])
         return InformationSignificance(value, p_value(value, drawn), drawn)
 
     def _shortest(self) -> int:
@@ -178,15 +188,15 @@ class TransferEntropy:
 
         return y[..., first:].unsqueeze(-1).double(), past(y, 1), past(x, self.lag)
 
+    def _apart(self, *blocks: Tensor) -> Sequence[Tensor]:
+        if self.method == "gaussian":
+            return blocks
+        return separated([block.detach() for block in blocks])
+
     def _value(self, now: Tensor, own: Tensor, other: Tensor) -> Tensor:
         if self.method == "gaussian":
             return _granger(now, own, other) / 2
-        flat = [b.detach().reshape(-1, *b.shape[-2:]) for b in (now, other, own)]
-        found = []
-        for item in zip(*flat, strict=True):
-            y, x, past = separated(item)
-            found.append(ksg_information(y, x, past, self.k))
-        return torch.stack(found).reshape(now.shape[:-2])
+        return ksg_information(now, other, own, self.k)
 
 
 def _granger(

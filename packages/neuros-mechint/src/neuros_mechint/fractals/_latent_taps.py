@@ -14,22 +14,9 @@ from neuros_mechint.activations._container import get_leaf
 from neuros_mechint.activations._taps import Turns, find_tensor, indexed
 from neuros_mechint.activations.site import as_site
 
-__all__ = ["LayerTap", "Watch", "read_layouts", "take_signals"]
+__all__ = ["LayerTap", "read_layouts", "take_signals"]
 
 Gather = Callable[[Site, Shaped[Tensor, "item time"]], None]
-
-
-class Watch:
-    """A tap that tells of a call."""
-
-    edits = False
-
-    def __init__(self, told: Callable[[nn.Module], None]) -> None:
-        self.told = told
-
-    def __call__(self, module: nn.Module, holder: Any) -> Any:
-        self.told(module)
-        return holder
 
 
 class LayerTap:

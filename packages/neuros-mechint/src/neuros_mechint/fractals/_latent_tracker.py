@@ -12,8 +12,9 @@ from jaxtyping import Shaped
 from torch import Tensor, nn
 
 from neuros_mechint.activations import Site, SiteLike, _hooks
+from neuros_mechint.activations._taps import Watch
 from neuros_mechint.activations.site import find_module
-from neuros_mechint.fractals._latent_taps import LayerTap, Watch, read_layouts
+from neuros_mechint.fractals._latent_taps import LayerTap, read_layouts
 from neuros_mechint.fractals._signal_metrics import Estimator, SignalMetric, signal_metric
 
 if TYPE_CHECKING:

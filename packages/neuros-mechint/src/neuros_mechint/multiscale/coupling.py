@@ -9,11 +9,17 @@ from torch import Tensor
 
 from neuros_mechint._arrays import Array, Number, one_of
 from neuros_mechint.multiscale._spectra import (
+    checked,
     constant_channels,
     freqs_of,
-    phase_shifted,
+    rounding,
     segmented,
     spectra,
+)
+from neuros_mechint.multiscale._surrogates import (
+    check_surrogates,
+    phase_shifted,
+    surrogate_p_values,
 )
 
 __all__ = ["Coherence", "Connectivity", "PhaseLockingValue", "WeightedPhaseLagIndex"]
@@ -25,13 +31,14 @@ class Connectivity(NamedTuple):
     """Coupling between all channels.
 
     Attributes:
-        values: Coupling, (..., channels, channels, freqs).
-        freqs: Frequencies in Hz, (freqs,).
+        values: Coupling, (..., channels, channels, freqs), or without the last axis where there
+            are no frequencies. Directed measures are [to, from].
+        freqs: Frequencies in Hz, (freqs,); None where there are none.
         p_values: Share of surrogates at least as large, shaped as values; None without surrogates.
     """
 
     values: Tensor
-    freqs: Tensor
+    freqs: Tensor | None
     p_values: Tensor | None
 
 
@@ -98,16 +105,18 @@ class Coherence:
             TypeError: When x is not a real tensor or array.
             ValueError: When x is too short or not finite, or surrogates is negative.
         """
-        data = segmented(x, epochs=self.epochs, segment=self.segment)
-        return _connectivity(data, self._measure, self.sampling_rate, surrogates, generator)
+        return _connectivity(x, self._measure, self, surrogates, generator)
 
     def _measure(self, data: Tensor) -> Tensor:
-        cross = _cross(spectra(data))
-        power = cross.diagonal(dim1=-2, dim2=-1).real
-        scale = (power.unsqueeze(-1) * power.unsqueeze(-2)).sqrt()
-        value = cross.imag if self.kind == "imaginary" else _modulus(cross)
-        value = torch.where(scale > 0, value / scale.where(scale > 0, 1.0), 0.0)
-        return (value.square() if self.kind == "squared" else value).movedim(-3, -1)
+        value = spectra(data)
+        power = _square(value).sum(-3, keepdim=True)
+        some = power > 0
+        unit = value * torch.where(some, power.where(some, 1.0).rsqrt(), 0.0)
+        cross = _cross(unit)
+        if self.kind == "imaginary":
+            return -cross.imag.movedim(-3, -1)
+        square = _square(cross)
+        return (square if self.kind == "squared" else _root(square)).movedim(-3, -1)
 
 
 class PhaseLockingValue:
@@ -164,15 +173,16 @@ class PhaseLockingValue:
             TypeError: When x is not a real tensor or array.
             ValueError: When x is too short or not finite, or surrogates is negative.
         """
-        data = segmented(x, epochs=self.epochs, segment=self.segment)
-        return _connectivity(data, _locking, self.sampling_rate, surrogates, generator)
+        return _connectivity(x, _locking, self, surrogates, generator)
 
 
 class WeightedPhaseLagIndex:
     r"""Weighted phase lag index, $|\langle I \rangle| / \langle |I| \rangle$, $I = \mathrm{Im}S$.
 
     Debiased: $(( \sum I )^2 - \sum I^2) / (( \sum |I| )^2 - \sum I^2)$ over segments. It is 0 on
-    the diagonal, where the imaginary part is 0, and for a constant channel, with a warning.
+    the diagonal and between copies without a lag, whatever their scale and offset: an imaginary
+    part counts as 0 where rounding of the samples could have made it. It is 0 for a constant
+    channel too, with a warning.
 
     Args:
         debiased: Whether to estimate the square without the bias of few segments.
@@ -231,18 +241,14 @@ class WeightedPhaseLagIndex:
             TypeError: When x is not a real tensor or array.
             ValueError: When x is too short or not finite, or surrogates is negative.
         """
-        data = segmented(x, epochs=self.epochs, segment=self.segment)
-        return _connectivity(data, self._measure, self.sampling_rate, surrogates, generator)
+        return _connectivity(x, self._measure, self, surrogates, generator)
 
     def _measure(self, data: Tensor) -> Tensor:
         value = spectra(data)
-        n = value.shape[-2]
-        rows, columns = torch.triu_indices(n, n, 1, device=value.device).unbind()
-        upper = _lag(value, rows, columns, debiased=self.debiased)
-        full = upper.new_zeros(*upper.shape[:-2], n, n, upper.shape[-1])
-        full[..., rows, columns, :] = upper
-        full[..., columns, rows, :] = upper
-        return full
+        real, imag = value.real.contiguous(), value.imag.contiguous()
+        with torch.no_grad():
+            least = _least_lag(real.abs() + imag.abs(), rounding(data))
+        return _lag(real, imag, least, debiased=self.debiased)
 
 
 def _check(sampling_rate: Number, segment: int) -> None:
@@ -253,37 +259,48 @@ def _check(sampling_rate: Number, segment: int) -> None:
 
 
 def _connectivity(
-    data: Tensor,
+    x: Array,
     measure: _Measure,
-    sampling_rate: Number,
+    settings: "Coherence | PhaseLockingValue | WeightedPhaseLagIndex",
     surrogates: int,
     generator: torch.Generator | None,
 ) -> Connectivity:
-    if surrogates < 0:
-        raise ValueError(f"surrogates must be at least 0, got {surrogates}")
-    flat = constant_channels(data)
+    check_surrogates(surrogates)
+    epochs, segment = settings.epochs, settings.segment
+    signals = checked(x, epochs=epochs, segment=segment)
+    data = segmented(signals, epochs=epochs, segment=segment)
+    flat = constant_channels(data, stacklevel=3)
     dead = (flat.unsqueeze(-1) | flat.unsqueeze(-2)).unsqueeze(-1)
     values = measure(data).masked_fill(dead, 0.0)
-    freqs = freqs_of(data, float(sampling_rate))
-    if surrogates == 0:
-        return Connectivity(values, freqs, None)
-    source = torch.Generator().manual_seed(0) if generator is None else generator
-    count = torch.ones_like(values)
-    with torch.no_grad():
-        for _ in range(surrogates):
-            count += measure(phase_shifted(data, source)).abs() >= values.abs()
+
+    def draw(source: torch.Generator) -> Tensor:
+        # Shifted before they are cut: segments that overlap do so in a draw as well.
+        return measure(segmented(phase_shifted(signals, source), epochs=epochs, segment=segment))
+
     # No draw takes a channel out of step with itself, and a constant one couples to none.
     same = torch.eye(data.shape[-2], dtype=torch.bool, device=data.device).unsqueeze(-1)
-    p_values = (count / (1 + surrogates)).masked_fill(same | dead, 1.0)
-    return Connectivity(values, freqs, p_values)
+    p_values = surrogate_p_values(values, draw, surrogates, generator, same | dead)
+    return Connectivity(values, freqs_of(data, float(settings.sampling_rate)), p_values)
 
 
 def _cross(
     value: Complex[Tensor, "*batch epoch channel freq"],
 ) -> Complex[Tensor, "*batch freq channel channel"]:
-    """Mean of $x_i x_j^*$ over segments, one product of matrices per frequency."""
-    turned = value.movedim(-1, -3)
-    return turned.mT @ turned.conj() / value.shape[-3]
+    """Sum of $x_i^* x_j$ over segments, one product of matrices per frequency."""
+    turned = value.movedim(-1, -3).contiguous()
+    return turned.mH @ turned
+
+
+# Large tensors that come and go cost more than what is computed in them: few, and in place.
+def _square(value: Complex[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    square: Tensor = value.real.square()
+    return square.add_(value.imag.square())
+
+
+def _root(square: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """Square root whose gradient at 0 is 0."""
+    some = square > 0
+    return torch.where(some, square.where(some, 1.0).sqrt(), 0.0)
 
 
 def _modulus(value: Complex[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
@@ -294,29 +311,66 @@ def _modulus(value: Complex[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
 def _locking(data: Tensor) -> Tensor:
     value = spectra(data)
     size = _modulus(value)
-    unit = torch.where(size > 0, value / size.where(size > 0, 1.0), 0.0)
-    return _modulus(_cross(unit)).movedim(-3, -1)
+    some = size > 0
+    cross = _cross(value * torch.where(some, 1 / size.where(some, 1.0), 0.0))
+    return _root(_square(cross)).movedim(-3, -1) / value.shape[-3]
 
 
 def _lag(
-    value: Complex[Tensor, "*batch epoch channel freq"],
-    rows: Tensor,
-    columns: Tensor,
+    real: Float[Tensor, "*batch epoch channel freq"],
+    imag: Float[Tensor, "*batch epoch channel freq"],
+    least: Float[Tensor, "*batch channel channel freq"],
     *,
     debiased: bool,
-) -> Float[Tensor, "*batch pair freq"]:
-    """One segment at a time over the upper triangle: all at once would be bound by memory."""
-    parts = zip(value.real.unbind(-3), value.imag.unbind(-3), strict=True)
-    first = value.real.new_zeros(*value.shape[:-3], len(rows), value.shape[-1])
-    size, second = first, first
-    for a, b in parts:
-        cross = b[..., rows, :] * a[..., columns, :] - a[..., rows, :] * b[..., columns, :]
-        first = first + cross
-        size = size + cross.abs()
-        second = second + cross.square() if debiased else second
-    # |sum| / sum|.| without a segment of weight is 0 / 0: there is no lag to speak of.
+) -> Float[Tensor, "*batch channel channel freq"]:
+    """Every channel beside the next ones in a ring: views of the signals, half of all pairs.
+
+    One segment at a time: all at once would be bound by memory.
+    """
+    n = real.shape[-2]
+    half = n // 2
+    first = real.new_zeros(*real.shape[:-3], half, n, real.shape[-1])
+    size, second = torch.zeros_like(first), torch.zeros_like(first)
+    for a, b in zip(real.unbind(-3), imag.unbind(-3), strict=True):
+        cross = _ring(a, half) * b.unsqueeze(-3)
+        cross.addcmul_(_ring(b, half), a.unsqueeze(-3), value=-1)
+        first += cross
+        size += cross.abs()
+        if debiased:
+            second.addcmul_(cross, cross)
     if debiased:
         top, below = first.square() - second, size.square() - second
     else:
         top, below = first.abs(), size
-    return torch.where(below > 0, top / below.where(below > 0, 1.0), 0.0)
+    here = torch.arange(n, device=real.device)
+    there = (here + torch.arange(1, half + 1, device=real.device)[:, None]) % n
+    # Imaginary parts that are rounding throughout, as those of a copy, are no lag to speak of.
+    some = (size > least[..., here, there, :]) & (below > 0)
+    found = torch.where(some, top / below.where(some, 1.0), 0.0)
+    if n == 1:
+        return found.new_zeros(*found.shape[:-3], 1, 1, found.shape[-1])
+    # Both pairs of channels stand where the step between them, the shorter way, leads from one.
+    ahead = (here - here[:, None]) % n
+    forward = ahead <= half
+    step = torch.where(forward, ahead, n - ahead).clamp(min=1) - 1
+    full = found[..., step, torch.where(forward, here[:, None], here), :]
+    return full.masked_fill((ahead == 0).unsqueeze(-1), 0.0)
+
+
+def _ring(
+    x: Float[Tensor, "*batch channel freq"], half: int
+) -> Float[Tensor, "*batch step channel freq"]:
+    """The channel that is 1, 2, ... steps after each one, without a copy of each."""
+    n = x.shape[-2]
+    doubled = torch.cat([x, x[..., :half, :]], -2)
+    return doubled.unfold(-2, n, 1)[..., 1 : half + 1, :, :].mT
+
+
+def _least_lag(
+    size: Float[Tensor, "*batch epoch channel freq"],
+    error: Float[Tensor, "*batch epoch channel one"],
+) -> Float[Tensor, "*batch channel channel freq"]:
+    r"""What rounding alone may make of $\sum |\mathrm{Im} x_i x_j^*|$: one product of matrices."""
+    one_side = error.squeeze(-1).mT @ size.flatten(-2)
+    one_side = torch.unflatten(one_side, -1, size.shape[-2:])
+    return one_side + one_side.transpose(-3, -2)
