@@ -1,5 +1,6 @@
 """What a data card says, held against stores whose contents are known."""
 
+import dataclasses
 import json
 from collections.abc import Callable
 from html.parser import HTMLParser
@@ -10,6 +11,7 @@ import pytest
 
 from neuros_core import Intervals, Recording, Signal, Species
 from neuros_data import Store, load_sample, make_split
+from neuros_data._card_citation import to_bibtex
 from neuros_data._card_forecasts import next_sample_scores
 from neuros_data.card import DataCard, Section, data_card
 
@@ -58,6 +60,15 @@ def test_sessions_that_failed_are_listed_unless_they_came_in_later(ramp_store: S
     (ramp_store.path / "failures.jsonl").write_text(lines + "\n\n")
     card = data_card(ramp_store)
     assert section(card, "Excluded sessions").table[1:] == (("x7", "no spikes"),)
+
+
+def test_subjects_that_a_source_leaves_out_are_listed(
+    make_store: Callable[..., Store], ramp: Callable[..., Recording]
+) -> None:
+    told = {"source": "eeg", "excluded_subjects": [88, 92]}
+    text = str(data_card(make_store(dataclasses.replace(ramp(), provenance=told))))
+    assert "| subject 88 | left out by the settings of the source eeg |" in text
+    assert "| subject 92 |" in text
 
 
 def test_every_split_brings_its_proof(ramp_store: Store) -> None:
@@ -165,3 +176,22 @@ def test_trials_without_classes_make_no_label_table(make_store: Callable[..., St
         make_store(Recording("r", "s", "1", Species.RAT, {"lfp": signal}, {"trial": trials}))
     )
     assert not [s for s in card.sections if s.title == "Labels"]
+
+
+def test_citations_are_bibtex() -> None:
+    texts = [
+        (
+            "Siegle et al. (2021), Survey of spiking, Nature 592, doi:10.1038/s41586-020-03171-x; "
+            "Siegle et al. (2021), Another one, Nature 1, 2"
+        ),
+        "Doe, J.; Roe, R. (2024) Walking mice. DANDI. https://doi.org/10.48324/dandi.000728/0.22",
+        "The people of a_lab & friends",
+    ]
+    found = to_bibtex(texts)
+    assert "@misc{siegle2021,\n  author = {Siegle and others},\n  title = {Another one}," in found
+    assert "@misc{siegle2021b,\n  author = {Siegle and others},\n  title = {Survey" in found
+    assert "  doi = {10.1038/s41586-020-03171-x}," in found
+    assert "@misc{doe2024,\n  author = {Doe, J. and Roe, R.},\n  title = {Walking mice}," in found
+    assert "@misc{the,\n  note = {The people of a\\_lab \\& friends},\n}" in found
+    assert found.count("@misc") == 4
+    assert to_bibtex([""]) == ""

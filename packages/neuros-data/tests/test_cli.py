@@ -76,8 +76,12 @@ def test_a_folder_that_is_no_store_is_a_data_fault(
 def test_usage_faults_end_with_two(
     words: list[str], ramp_store: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main([w.replace("STORE", str(ramp_store.path)) for w in words]) == 2
+    given = [w.replace("STORE", str(ramp_store.path)) for w in words]
+    assert main(given) == 2
     assert capsys.readouterr().err
+    assert main([*given, "--json"]) == 2
+    found = json.loads(capsys.readouterr().out)
+    assert (found["ok"], found["exit"], bool(found["error"])) == (False, 2, True)
 
 
 def _full(*_: object) -> NoReturn:

@@ -229,6 +229,7 @@ def test_ctrl_c_ends_a_download_with_130_and_what_came_is_resumed(
     [
         (["download", "nowhere"], "no source 'nowhere'; there are made, strict"),
         (["download", "made", "--n-rois", "400"], "--n-rois is no setting of made"),
+        (["download", "made", "--dandiset", "000021"], "--dandiset is no setting of made"),
         (["download", "made", "--runs", "four"], "--runs needs whole numbers, got 'four'"),
         (["download", "made", "--n", "1", "--n-subjects", "1"], "cannot both be given"),
         (["download", "made", "--config", "x.ini"], "a configuration is .toml or .json"),

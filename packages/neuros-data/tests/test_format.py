@@ -129,3 +129,24 @@ def test_integers_beyond_32_bits_are_refused() -> None:
     assert narrow(np.zeros(0)).dtype == np.int16
     with pytest.raises(ValueError, match="needs values within 32 bits"):
         narrow(np.array([2**31]))
+
+
+def test_counts_that_a_reader_has_are_used_when_they_are_those_of_the_samples() -> None:
+    counts = np.random.default_rng(0).integers(-3000, 3000, (2000, 3)).astype(np.int16)
+    scale, offset = np.array([0.5e-6, 1e-6, -2e-6]), np.array([0.0, 1e-3, -1e-3])
+    data = counts * scale + offset
+    known = Quantization(scale, offset, counts=counts.astype(np.int32))
+    stored, *_ = quantize(data, known)
+    assert stored.dtype == np.int16
+    np.testing.assert_array_equal(stored, counts)
+    # One sample was changed since: what is stored is the samples.
+    data[1999, 2] = 7 * scale[2] + offset[2]
+    np.testing.assert_array_equal(quantize(data, known)[0][1999], [*counts[1999, :2], 7])
+    data[1999, 2] += 0.4 * scale[2]
+    with pytest.raises(ValueError, match=r"one 0\.400 steps away"):
+        quantize(data, known)
+    data[1999, 2] = np.nan
+    with pytest.raises(ValueError, match="needs finite samples"):
+        quantize(data, known)
+    cut = known._replace(counts=counts[:10])
+    np.testing.assert_array_equal(quantize(counts * scale + offset, cut)[0], counts)

@@ -125,6 +125,34 @@ def test_subjects_and_everyone_can_share_statistics(
         by_subject.statistics(test, "lfp")
 
 
+def test_unseen_subjects_are_normalised_by_their_first_seconds(
+    make_store: Callable[..., Store], ramp: Callable[..., Recording]
+) -> None:
+    store = make_store(*(ramp(f"r{i}", subject=f"s{i}", offset=0.3 * i) for i in range(4)))
+    split = make_split(store, by="subject", ratios=(2.0, 1.0, 1.0))
+    norm = Normalizer.fit(store, using=split, baseline=2.5)
+    assert norm.per == "recording"
+    for part, stop in {"train": 1000, "val": 250, "test": 250}.items():
+        for name in split.part(part):
+            data = store.recordings[name].modalities["lfp"].data[:stop]
+            mean, scale = norm.statistics(name, "lfp")
+            np.testing.assert_allclose(mean, data.mean(0, dtype=np.float64))
+            np.testing.assert_allclose(scale, data.std(0, dtype=np.float64))
+    fitted = split.with_normalizer(norm)
+    assert "first 2.5 s" in str(fitted.verify(strict=True))
+    assert Normalizer.from_dict(json.loads(json.dumps(norm.to_dict()))).baseline == 2.5
+    view = store.windows(window=1.0, split="test", using=split, normalize=norm, modalities=["lfp"])
+    first = view.read_batch([0, 1])["lfp"].reshape(-1, 2)
+    # The window (0 s, 2 s) and what is left of the baseline: a ramp of 2.5 s has mean 1.25 s.
+    assert first.mean() == pytest.approx((1.0 - 1.25) / (2.5 / np.sqrt(12)), rel=1e-3)
+
+
+@pytest.mark.parametrize("options", [{"baseline": 0.0}, {"baseline": 1.0, "per": "subject"}])
+def test_a_baseline_is_positive_and_of_one_recording(options: dict, ramp_store: Store) -> None:
+    with pytest.raises(ValueError, match="baseline needs a positive number of seconds and per="):
+        Normalizer.fit(ramp_store, using=make_split(ramp_store, window=0.5), **options)
+
+
 def test_pooling_unlike_channels_is_refused(
     make_store: Callable[..., Store], ramp: Callable[..., Recording]
 ) -> None:

@@ -19,7 +19,7 @@ from neuros_data import (
     make_folds,
     make_split,
 )
-from neuros_data._assign import join_groups, largest_remainder, sha_order
+from neuros_data._assign import join_groups, largest_remainder, sha_order, stratified_order
 from neuros_data._blocks import time_blocks, trial_blocks
 
 RATIOS = st.tuples(*[st.floats(0.05, 1.0)] * 3)
@@ -80,6 +80,25 @@ def test_the_order_of_groups_does_not_depend_on_their_listing(names: list[str], 
 def test_the_order_is_the_same_on_every_machine() -> None:
     assert sha_order(["a", "b", "c", "d"], 0) != sha_order(["a", "b", "c", "d"], 3)
     assert sha_order(["a", "b", "c", "d"], 0) == ["d", "a", "c", "b"]
+
+
+@settings(max_examples=50, derandomize=True, deadline=None)
+@given(st.lists(st.sampled_from("abc"), min_size=3, max_size=40), st.integers(0, 5), st.data())
+def test_every_stretch_of_a_stratified_order_has_the_strata_in_proportion(
+    classes: list[str], seed: int, data: st.DataObject
+) -> None:
+    strata = {f"s{i}": c for i, c in enumerate(classes)}
+    order = stratified_order(strata, seed)
+    assert sorted(order) == sorted(strata)
+    assert order == stratified_order(dict(sorted(strata.items(), reverse=True)), seed)
+    low = data.draw(st.integers(0, len(order)))
+    high = data.draw(st.integers(low, len(order)))
+    kinds = set(classes)
+    for kind in kinds:
+        share = classes.count(kind) / len(classes)
+        got = sum(strata[name] == kind for name in order[low:high])
+        # A stretch of positions holds n_s (b - a) of a stratum within one, and so does it of all.
+        assert abs(got - share * (high - low)) <= 1 + share * max(len(kinds) - 2, 0) + 1e-9
 
 
 def test_groups_that_share_a_duplicate_are_one() -> None:
@@ -203,6 +222,54 @@ def test_a_split_by_trial_shares_out_trials(ramp_store: Store) -> None:
     assert len(view) == 6
     with pytest.raises(ValueError, match="no intervals 'x'; it has trial"):
         make_split(ramp_store, by="trial", trials="x")
+
+
+def test_trials_are_stratified_by_a_column(
+    make_store: Callable[..., Store],
+) -> None:
+    lfp = Signal(np.arange(4000.0)[:, None], rate=10.0)
+    start = np.arange(40) * 10.0
+    # Three quarters of the trials are of one class, all at the beginning.
+    code = np.repeat(["a", "b"], [30, 10])
+    trials = Intervals(start, start + 5.0, {"code": code})
+    store = make_store(Recording("r", "s", "1", Species.RAT, {"lfp": lfp}, {"t": trials}))
+    for seed in range(5):
+        split = make_split(
+            store, by="trial", trials="t", ratios=(0.6, 0.2, 0.2), seed=seed, stratify="code"
+        )
+        for part, (n_a, n_b) in {"train": (18, 6), "val": (6, 2), "test": (6, 2)}.items():
+            starts = [a for a, _ in split.part(part)["r"]]
+            found = [code[int(a // 10)] for a in starts]
+            assert (found.count("a"), found.count("b")) == (n_a, n_b)
+        assert split.verify().ok
+    with pytest.raises(ValueError, match=r"no column 'x'; they have code"):
+        make_split(store, by="trial", trials="t", stratify="x")
+
+
+def test_groups_are_stratified_by_what_their_recordings_say(
+    make_store: Callable[..., Store], ramp: Callable[..., Recording]
+) -> None:
+    made = [ramp(f"r{i}", subject=f"s{i}", offset=i) for i in range(12)]
+    told = [
+        dataclasses.replace(
+            r, provenance={"source": "made", "sex": "fm"[i % 2], "site": f"x{i % 4}"}
+        )
+        for i, r in enumerate(made)
+    ]
+    store = make_store(*told)
+    split = make_split(store, by="subject", ratios=(4, 1, 1), stratify="sex")
+    for part, n in {"train": 8, "val": 2, "test": 2}.items():
+        sexes = [told[int(r[1:])].provenance["sex"] for r in split.part(part)]
+        assert sexes.count("f") == sexes.count("m") == n // 2
+    split.save(store, "even")
+    assert store.split("even").stratify == "sex"
+    by_site = make_split(store, by="site", ratios=(2, 1, 1))
+    assert by_site.groups["x1"] == ("r1", "r5", "r9")
+    assert [len(fold.part("test")) for fold in make_folds(store, by="site")] == [3, 3, 3, 3]
+    with pytest.raises(ValueError, match=r"'r0' does not say its age; .* says species, sex, site"):
+        make_split(store, by="subject", stratify="age")
+    with pytest.raises(ValueError, match=r"by='time' has none"):
+        make_split(store, stratify="sex", guard=0.1)
 
 
 def test_a_saved_split_comes_back_with_its_normaliser(ramp_store: Store) -> None:

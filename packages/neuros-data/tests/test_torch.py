@@ -14,6 +14,7 @@ torch = pytest.importorskip("torch")
 windows_torch = pytest.importorskip("neuros_data.torch")
 RandomWindowSampler = windows_torch.RandomWindowSampler
 SequentialWindowSampler = windows_torch.SequentialWindowSampler
+TrialSampler = windows_torch.TrialSampler
 WindowDataset = windows_torch.WindowDataset
 collate = windows_torch.collate
 
@@ -109,6 +110,45 @@ def test_processes_share_an_epoch_evenly(dataset: WindowDataset) -> None:
     assert [len(share) for share in shares] == [2, 2, 2]
     seen = [i for share in shares for batch in share for i in batch]
     assert len(seen) == len(set(seen))
+
+
+def test_every_trial_gives_one_window_an_epoch(
+    make_store: Callable[..., Store], ramp: Callable[..., Recording]
+) -> None:
+    store = make_store(ramp("a"), ramp("b", offset=0.5))
+    view = store.windows(window=0.2, stride=0.1, modalities=["lfp"])
+    dataset = WindowDataset(view, store.windows(window=0.3, modalities=["lfp"], recordings=["a"]))
+    sampler = TrialSampler(dataset, 4, "trial", seed=1)
+    epochs = [list(sampler), list(sampler)]
+    assert [sorted(map(len, batches)) for batches in epochs] == [[2, 2, 2, 4, 4, 4, 4, 4, 4]] * 2
+    assert epochs[0] != epochs[1]
+    sampler.set_epoch(0)
+    assert list(sampler) == epochs[0]
+    for batch in (dataset.__getitems__(indices) for indices in epochs[0]):
+        assert len(set(batch["recording_index"].tolist())) == 1
+        # Trials of 0.5 s begin at every second.
+        length = batch["lfp"].shape[1] / 100
+        place = batch["start_time"] % 1
+        assert ((place + length <= 0.5 + 1e-9) | (place > 1 - 1e-9)).all()
+
+
+def test_classes_of_trials_are_balanced(
+    make_store: Callable[..., Store], ramp: Callable[..., Recording]
+) -> None:
+    dataset = WindowDataset(make_store(ramp("a")).windows(window=0.5, modalities=["lfp"]))
+    sampler = TrialSampler(dataset, 32, "trial", balance="code")
+    (indices,) = list(sampler)
+    trials = (dataset.__getitems__(indices)["start_time"] // 1).astype(int)
+    # Ten trials of classes 0, 1, 2: four of class 0, three of each other.
+    assert np.bincount(trials % 3).tolist() == [4, 4, 4]
+    assert set(trials.tolist()) == set(range(10))
+    with pytest.raises(ValueError, match="have no column 'x'; they have code"):
+        TrialSampler(dataset, 4, "trial", balance="x")
+    with pytest.raises(ValueError, match="has no intervals 'x'; it has trial"):
+        TrialSampler(dataset, 4, "x")
+    long = WindowDataset(make_store(ramp("a")).windows(window=0.6, modalities=["lfp"]))
+    with pytest.raises(ValueError, match="no window lies inside one of the intervals 'trial'"):
+        TrialSampler(long, 4, "trial")
 
 
 def test_one_window_is_a_batch_of_one(dataset: WindowDataset) -> None:

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from neuros_data._files import StoreFiles, source_of
+from neuros_data._files import StoreFiles, shorten, source_of
 
 Meta = dict[str, Any]
 
@@ -12,6 +12,26 @@ Meta = dict[str, Any]
 def sha_order(names: Iterable[str], seed: int) -> list[str]:
     """Names in an order that depends on the names and the seed alone, on every platform."""
     return sorted(names, key=lambda n: hashlib.sha256(f"{seed}:{n}".encode()).digest())
+
+
+def stratified_order(strata: Mapping[str, str], seed: int) -> list[str]:
+    """Names in an order of which every stretch holds each stratum in proportion.
+
+    The members of a stratum, in an order by sha256, stand at even distances along the whole.
+
+    Args:
+        strata: Name -> its stratum.
+        seed: Seed of the order.
+    """
+    order = sha_order(strata, seed)
+    members: dict[str, list[str]] = {}
+    for name in order:
+        members.setdefault(strata[name], []).append(name)
+    place = {
+        name: (i + 0.5) / len(names) for names in members.values() for i, name in enumerate(names)
+    }
+    # Sorting is stable: strata of one size take turns in the order by sha256.
+    return sorted(order, key=place.__getitem__)
 
 
 def largest_remainder(n: int, ratios: Sequence[float]) -> list[int]:
@@ -48,7 +68,24 @@ def group_key(meta: Meta, by: str) -> str:
         return str(meta["subject"])
     if by == "session":
         return f"{meta['subject']}/{meta['session']}"
-    return source_of(meta)
+    return source_of(meta) if by == "source" else label_of(meta, by)
+
+
+def label_of(meta: Meta, name: str) -> str:
+    """What a recording says of itself under a name: its species, or a key of its provenance.
+
+    Raises:
+        ValueError: When it says nothing.
+    """
+    if name == "species":
+        return str(meta["species"])
+    if name not in meta["provenance"]:
+        known = sorted(k for k, v in meta["provenance"].items() if isinstance(v, str | int | float))
+        raise ValueError(
+            f"recording {meta['id']!r} does not say its {name}; its provenance says "
+            f"{shorten(['species', *known])}"
+        )
+    return str(meta["provenance"][name])
 
 
 def join_groups(

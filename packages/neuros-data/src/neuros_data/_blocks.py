@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 
-from neuros_data._assign import largest_remainder, sha_order
+from neuros_data._assign import largest_remainder, stratified_order
 from neuros_data._parts import Interval
 
 
@@ -54,14 +54,19 @@ def trial_blocks(
     guard: float,
     key: str,
     seed: int,
+    classes: Sequence[str] = (),
 ) -> dict[str, tuple[Interval, ...]]:
-    """Share trials out; where two parts are closer than the guard the later trial starts later."""
+    """Share trials out; where two parts are closer than the guard the later trial starts later.
+
+    With the class of each trial, every part has the classes in proportion.
+    """
     names = list(ratios)
     if len(trials) < len(names):
         raise ValueError(
             f"recording {key!r} has {len(trials)} trials for {len(names)} parts; a part needs one"
         )
-    order = sha_order([f"{key}/{i}" for i in range(len(trials))], seed)
+    strata = {f"{key}/{i}": classes[i] if classes else "" for i in range(len(trials))}
+    order = stratified_order(strata, seed)
     counts = largest_remainder(len(trials), list(ratios.values()))
     owner: dict[int, str] = {}
     for name, count in zip(names, counts, strict=True):

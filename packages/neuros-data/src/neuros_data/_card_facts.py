@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from neuros_data._card_citation import to_bibtex
 from neuros_data._card_page import Section
 from neuros_data.check import StoreReport
 from neuros_data.store import Store
@@ -135,19 +136,36 @@ def missing(store: Store) -> Iterator[Section]:
 
 
 def exclusions(store: Store) -> Iterator[Section]:
-    """Sessions that could not be prepared, with the reason."""
+    """Sessions that could not be prepared, and subjects that a source leaves out, with reasons."""
+    rows = [*_failed(store), *_left_out(store)]
+    if rows:
+        yield Section("Excluded sessions", table=(("session", "reason"), *rows))
+
+
+def _failed(store: Store) -> list[tuple[str, str]]:
     path = store.path / "failures.jsonl"
     if not path.exists():
-        return
+        return []
     found = [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
     held = set(store.files.ids)
-    rows = [
+    return [
         (str(entry.get("session", "?")), str(entry.get("error", "?")))
         for entry in found
         if entry.get("session") not in held
     ]
-    if rows:
-        yield Section("Excluded sessions", table=(("session", "reason"), *rows))
+
+
+def _left_out(store: Store) -> list[tuple[str, str]]:
+    provenance = [store.files.meta(name)["provenance"] for name in store.files.ids]
+    found = {
+        (str(told.get("source", "")), str(subject))
+        for told in provenance
+        for subject in told.get("excluded_subjects", ())
+    }
+    return [
+        (f"subject {subject}", f"left out by the settings of the source {source}")
+        for source, subject in sorted(found)
+    ]
 
 
 def splits(store: Store) -> Iterator[Section]:
@@ -188,12 +206,13 @@ def duplicates_and_faults(report: StoreReport) -> Iterator[Section]:
 def terms(store: Store) -> Iterator[Section]:
     """Licence and citation."""
     licences = {str(store.manifest.get("licence") or "")}
-    cited = {str(store.manifest.get("citation") or "")}
+    cited: set[str] = set()
     for name in store.files.ids:
         provenance = store.files.meta(name)["provenance"]
         licences.add(str(provenance.get("licence") or ""))
         cited.add(str(provenance.get("citation") or ""))
     stated = sorted(licences - {""}) or ["none stated; ask the authors before you share it"]
     yield Section("Licence", tuple(stated))
-    if cited - {""}:
-        yield Section("Citation", code="\n\n".join(sorted(cited - {""})))
+    # The manifest's is that of its recordings, in one text.
+    if entries := to_bibtex(cited - {""} or {str(store.manifest.get("citation") or "")}):
+        yield Section("Citation", code=entries)

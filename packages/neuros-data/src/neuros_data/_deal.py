@@ -2,7 +2,15 @@
 
 from collections.abc import Collection, Mapping, Sequence
 
-from neuros_data._assign import duplicates, group_key, join_groups, largest_remainder
+from neuros_data._assign import (
+    duplicates,
+    group_key,
+    join_groups,
+    label_of,
+    largest_remainder,
+    sha_order,
+    stratified_order,
+)
 from neuros_data._blocks import time_blocks, trial_blocks
 from neuros_data._files import StoreFiles, shorten
 from neuros_data._parts import Interval
@@ -38,19 +46,26 @@ def parts_by_trial(
     guard: float,
     trials: str,
     seed: int,
+    stratify: str | None,
 ) -> Parts:
     """Share out the trials of every recording; see `trial_blocks`."""
     parts: Parts = {name: {} for name in shares}
     for key, members in groups.items():
         for recording_id in members:
-            found = _trials(files, recording_id, trials)
-            cut = trial_blocks(found, shares, guard=guard, key=key, seed=seed)
+            found = trials_of(files, recording_id, trials)
+            classes = () if stratify is None else classes_of(files, recording_id, trials, stratify)
+            cut = trial_blocks(found, shares, guard=guard, key=key, seed=seed, classes=classes)
             for name, stretches in cut.items():
                 parts[name][recording_id] = stretches
     return parts
 
 
-def _trials(files: StoreFiles, recording_id: str, name: str) -> list[Interval]:
+def trials_of(files: StoreFiles, recording_id: str, name: str) -> list[Interval]:
+    """Start and end in seconds of intervals.
+
+    Raises:
+        ValueError: When the recording has none of that name; the message lists those it has.
+    """
     part = files.meta(recording_id)["behaviour"].get(name)
     if part is None or part["kind"] != "intervals":
         known = sorted(
@@ -62,6 +77,35 @@ def _trials(files: StoreFiles, recording_id: str, name: str) -> list[Interval]:
     start = files.array(recording_id, part["arrays"]["start"]).tolist()
     end = files.array(recording_id, part["arrays"]["end"]).tolist()
     return list(zip(start, end, strict=True))
+
+
+def classes_of(files: StoreFiles, recording_id: str, trials: str, column: str) -> list[str]:
+    """A column of intervals as text, one class for each.
+
+    Raises:
+        ValueError: When there is no such column; the message lists those there are.
+    """
+    part = files.meta(recording_id)["behaviour"][trials]
+    if column not in part["columns"]:
+        raise ValueError(
+            f"intervals {trials!r} of {recording_id!r} have no column {column!r}; they "
+            f"have {shorten(sorted(part['columns']))}"
+        )
+    values = files.array(recording_id, part["arrays"][part["columns"][column]])
+    return [str(value) for value in values.tolist()]
+
+
+def order_groups(
+    files: StoreFiles, groups: Mapping[str, Sequence[str]], seed: int, stratify: str | None
+) -> list[str]:
+    """Groups in the order in which they are dealt out, strata in proportion if asked for."""
+    if stratify is None:
+        return sha_order(groups, seed)
+    strata = {
+        key: " + ".join(sorted({label_of(files.meta(r), stratify) for r in members}))
+        for key, members in groups.items()
+    }
+    return stratified_order(strata, seed)
 
 
 def group_recordings(

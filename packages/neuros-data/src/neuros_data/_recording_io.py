@@ -187,7 +187,8 @@ def content_hash(*arrays: NDArray[Any]) -> str | None:
     digest = hashlib.sha256()
     for array in arrays:
         digest.update(f"{array.dtype.newbyteorder('<').str}{array.shape}".encode())
-        digest.update(np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes())
+        plain = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+        digest.update(plain.reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
 
 

@@ -193,7 +193,10 @@ def _statistics(split: SplitLike) -> Check:
     )
     if outside:
         return Check("statistics", f"fitted outside train on {shorten(outside)}", ok=False)
-    return Check("statistics", f"fitted inside train on {len(fitted['intervals'])} recordings")
+    detail = f"fitted inside train on {len(fitted['intervals'])} recordings"
+    if (seconds := split.normalizer.baseline) is not None:
+        detail += f"; others by their own first {seconds:g} s"
+    return Check("statistics", detail)
 
 
 def _inside(stretch: Interval, allowed: Sequence[Interval]) -> bool:

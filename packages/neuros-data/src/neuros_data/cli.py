@@ -91,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return int(_cli.main(args=words, prog_name="neuros-data", standalone_mode=False) or OK)
     except click.ClickException as error:
         error.show()
-        return USAGE
+        return _answer(error.format_message(), USAGE, words)
     except (click.Abort, KeyboardInterrupt):
         return _report("interrupted; run again to go on", INTERRUPTED, words)
     except tuple(kind for kinds, _ in _CODES for kind in kinds) as error:
@@ -123,6 +123,11 @@ def _message(error: BaseException) -> str:
 
 def _report(message: str, code: int, words: Sequence[str]) -> int:
     click.echo(f"neuros-data: {message}", err=True)
+    return _answer(message, code, words)
+
+
+def _answer(message: str, code: int, words: Sequence[str]) -> int:
+    """With `--json` there is one object on standard output, whatever happens."""
     if "--json" in words:
         click.echo(json.dumps({"ok": False, "error": message, "exit": code}, sort_keys=True))
     return code

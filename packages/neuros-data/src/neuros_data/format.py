@@ -38,6 +38,8 @@ __all__ = [
 
 # Samples that are expressed as integers at once.
 _ROWS = 512
+# Of a step: far above rounding in float64 and float32, far below a real fraction.
+_FRACTION = 1e-3
 
 SCHEMA = (1, 0)
 
@@ -212,6 +214,8 @@ class Quantization(NamedTuple):
         scale: Size of one step in the signal's unit, shape (channel,), or one for all.
         offset: Value of the integer 0 in the signal's unit, shape (channel,), or one for all.
         lossy: True allows samples between two steps; each is rounded to the nearer one.
+        counts: The integers themselves, shape (time, channel), where a reader has them: they are
+            held against the samples and spare the division. Those of other samples are not used.
 
     Examples:
         >>> q = Quantization(scale=0.5, offset=10.0)
@@ -222,6 +226,7 @@ class Quantization(NamedTuple):
     scale: float | NDArray[np.float64]
     offset: float | NDArray[np.float64] = 0.0
     lossy: bool = False
+    counts: NDArray[np.integer[Any]] | None = None
 
 
 def quantize(
@@ -248,6 +253,8 @@ def quantize(
     shape = (data.shape[1],)
     scale = np.broadcast_to(np.asarray(quantization.scale, np.float64), shape)
     offset = np.broadcast_to(np.asarray(quantization.offset, np.float64), shape)
+    if _are_counts(quantization.counts, data, scale, offset):
+        return narrow(np.asarray(quantization.counts)), scale.copy(), offset.copy()
     # 32 bits fit into a double: a wider value is found before it is cast.
     stored = np.empty(data.shape, np.int32)
     for i in range(0, len(data), _ROWS):
@@ -257,15 +264,36 @@ def quantize(
             raise ValueError("integer storage needs finite samples and steps; store it as floats")
         nearest = np.rint(steps)
         _check_range(float(nearest.min(initial=0.0)), float(nearest.max(initial=0.0)))
-        # 1e-3 of a step is far above rounding in float64 and float32, far below a real fraction.
         worst = float(np.abs(np.subtract(steps, nearest, out=steps), out=steps).max(initial=0.0))
-        if worst > 1e-3 and not quantization.lossy:
+        if worst > _FRACTION and not quantization.lossy:
             raise ValueError(
                 f"samples need to lie on the lattice offset + k * scale, got one {worst:.3f} steps "
                 "away; give the true scale, store floats, or pass lossy=True"
             )
         stored[i : i + _ROWS] = nearest
     return narrow(stored), scale.copy(), offset.copy()
+
+
+def _are_counts(
+    counts: NDArray[Any] | None,
+    data: NDArray[Any],
+    scale: NDArray[np.float64],
+    offset: NDArray[np.float64],
+) -> bool:
+    """Whether integers are those of all these samples."""
+    if counts is None or counts.shape != data.shape or counts.dtype.kind not in "iu":
+        return False
+    allowed = _FRACTION * np.abs(scale)
+    decoded = np.empty((_ROWS, data.shape[1]))
+    for i in range(0, len(data), _ROWS):
+        block = decoded[: len(data) - i]
+        np.multiply(counts[i : i + _ROWS], scale, out=block)
+        block += offset
+        block -= data[i : i + _ROWS]
+        # Written so that a sample that is not a number is no match.
+        if not (np.abs(block, out=block).max(axis=0) <= allowed).all():
+            return False
+    return True
 
 
 def _check_range(low: float, high: float) -> None:

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -98,6 +98,8 @@ class Normalizer:
         constant: Key -> name -> channels without variation (or without a valid sample); their
             scale is 1.
         fitted_on: The part it was fitted on, with its stretches of seconds per recording.
+        baseline: Seconds at the start of a recording outside that part that gave its statistics;
+            None for none.
     """
 
     per: str
@@ -106,6 +108,7 @@ class Normalizer:
     values: Mapping[str, Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64]]]]
     constant: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
     fitted_on: Mapping[str, Any] = field(default_factory=dict)
+    baseline: float | None = None
 
     @classmethod
     def fit(
@@ -116,6 +119,7 @@ class Normalizer:
         using: HasParts | str | None = None,
         names: Collection[str] | None = None,
         per: str | None = None,
+        baseline: float | None = None,
         allow_leak: bool = False,
     ) -> "Normalizer":
         """Fit on the training part of a split, reading every sample once.
@@ -129,6 +133,10 @@ class Normalizer:
             per: `"recording"`, `"subject"` or `"global"` (pooled; recordings must have the same
                 channels). By default `"recording"` for splits by time or trial, where every
                 recording has training data, and `"global"` for splits by group.
+            baseline: Recordings without training data, such as those of unseen subjects, are
+                normalised by their own first seconds, this many; needs `per="recording"`, which is
+                then the default. A window inside these seconds is normalised by what comes after
+                it: for a causal test, begin behind them.
             allow_leak: True permits statistics of held-out data.
 
         Returns:
@@ -136,7 +144,8 @@ class Normalizer:
 
         Raises:
             LeakageError: When `split` is not `"train"` and `allow_leak` is False.
-            ValueError: When pooled recordings disagree in their channels, or a name is unknown.
+            ValueError: When pooled recordings disagree in their channels, a name is unknown, or
+                `baseline` is not positive or goes with shared statistics.
 
         Examples:
             >>> import neuros_data
@@ -153,17 +162,16 @@ class Normalizer:
             )
         files = store.files
         by, intervals = _intervals(files, split, using)
-        per = per or ("recording" if by in ("time", "trial") else "global")
+        alone = by in ("time", "trial") or baseline is not None
+        per = per or ("recording" if alone else "global")
         check_choice("per", per, ("recording", "subject", "global"))
         chosen = _names(files, intervals, names)
         groups = {r: _key(files, r, per) for r in files.ids}
-        return cls._from_moments(
-            per,
-            chosen,
-            groups,
-            _collect(files, intervals, chosen, groups),
-            {"split": split, "intervals": intervals},
+        found = _collect(files, _with_baselines(files, intervals, per, baseline), chosen, groups)
+        made = cls._from_moments(
+            per, chosen, groups, found, {"split": split, "intervals": intervals}
         )
+        return replace(made, baseline=baseline)
 
     @classmethod
     def _from_moments(
@@ -203,7 +211,7 @@ class Normalizer:
         if found is None:
             raise ValueError(
                 f"the normaliser has no training data of {name!r} for {recording_id!r}; "
-                "fit it with per='global' to reach recordings outside training"
+                "fit it with per='global' or baseline= to reach recordings outside training"
             )
         return found
 
@@ -229,6 +237,7 @@ class Normalizer:
                 key: {n: [mean.tolist(), scale.tolist()] for n, (mean, scale) in held.items()}
                 for key, held in self.values.items()
             },
+            "baseline": self.baseline,
             "constant": {k: {n: list(c) for n, c in v.items()} for k, v in self.constant.items()},
             "fitted_on": {
                 "split": self.fitted_on["split"],
@@ -258,6 +267,7 @@ class Normalizer:
                 "split": fitted_on["split"],
                 "intervals": parts_from_dict({"parts": {"": fitted_on["intervals"]}})[""],
             },
+            baseline=content.get("baseline"),
         )
 
 
@@ -304,6 +314,21 @@ def _intervals(
     if using is None:
         raise ValueError(f"split={split!r} needs `using`: a Split or the name of a saved one")
     return using.by, using.part(split)
+
+
+def _with_baselines(
+    files: StoreFiles, intervals: Intervals, per: str, baseline: float | None
+) -> Intervals:
+    """The stretches of training, and the first seconds of every recording that has none."""
+    if baseline is None:
+        return intervals
+    if per != "recording" or not 0 < baseline < float("inf"):
+        raise ValueError(
+            f"baseline needs a positive number of seconds and per='recording', got {baseline} with "
+            f"per={per!r}"
+        )
+    first = {r: min(baseline, float(files.meta(r)["duration"])) for r in files.ids}
+    return {**{r: ((0.0, end),) for r, end in first.items()}, **intervals}
 
 
 def _names(

@@ -13,6 +13,7 @@ from neuros_data._deal import (
     deal_groups,
     group_counts,
     group_recordings,
+    order_groups,
     parts_by_time,
     parts_by_trial,
 )
@@ -25,7 +26,8 @@ from neuros_data.normalize import Normalizer
 __all__ = ["Split", "SplitReport", "make_folds", "make_split"]
 
 _NAMES = {2: ("train", "test"), 3: ("train", "val", "test")}
-_WAYS = ("time", "trial", "session", "subject", "source")
+_GROUPS = ("session", "subject", "source", "site")
+_WAYS = ("time", "trial", *_GROUPS)
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class Split:
     Build one with `make_split`; windows are cut afterwards and lie wholly inside one part.
 
     Args:
-        by: What was assigned: `"time"`, `"trial"`, `"session"`, `"subject"` or `"source"`.
+        by: What was assigned: `"time"`, `"trial"`, or a kind of groups such as `"subject"`.
         parts: Part -> recording -> stretches in seconds.
         groups: Group -> its recordings; recordings with the same content are in one group.
         ratios: Part -> the share asked for.
@@ -44,6 +46,7 @@ class Split:
         lag: Label lag the guard was made for.
         support: Seconds that preprocessing reaches to either side.
         seed: Seed of the order of groups.
+        stratify: What every part has in proportion, None for nothing.
         normalizer: Statistics fitted on this split's training part.
         store: The store it was made for.
     """
@@ -57,6 +60,7 @@ class Split:
     lag: float = 0.0
     support: float = 0.0
     seed: int = 0
+    stratify: str | None = None
     normalizer: Normalizer | None = None
     store: HasFiles | None = field(default=None, repr=False, compare=False)
 
@@ -164,6 +168,7 @@ class Split:
             "lag": self.lag,
             "support": self.support,
             "seed": self.seed,
+            "stratify": self.stratify,
             "normalizer": self.normalizer and self.normalizer.to_dict(),
         }
 
@@ -188,6 +193,7 @@ class Split:
             lag=content["lag"],
             support=content["support"],
             seed=content["seed"],
+            stratify=content.get("stratify"),
             normalizer=None if saved is None else Normalizer.from_dict(saved),
             store=store,
         )
@@ -206,13 +212,15 @@ def make_split(
     recordings: Collection[str] | None = None,
     n_blocks: int = 1,
     trials: str | None = None,
+    stratify: str | None = None,
 ) -> Split:
     """Divide a store into parts that share no data.
 
     Args:
         store: The store.
         by: `"time"` cuts every recording into stretches, `"trial"` shares out its trials,
-            `"session"`, `"subject"` and `"source"` assign whole groups of recordings.
+            `"session"`, `"subject"`, `"source"` and `"site"` assign whole groups of recordings; a
+            site is the one in the recordings' provenance.
         ratios: Shares of train, val and test, or of train and test: of seconds for time, of
             trials, of groups.
         seed: Orders groups and trials, and the parts within each of several blocks; a split by
@@ -226,6 +234,8 @@ def make_split(
         recordings: Which recordings; by default all.
         n_blocks: Train-val-test sequences along each recording, for `by="time"`.
         trials: Name of the intervals that are the trials, for `by="trial"`.
+        stratify: What every part gets in proportion: a column of the trials, or for groups
+            `"species"` or a key of the recordings' provenance.
 
     Returns:
         The split; `verify` proves it and `save` keeps it.
@@ -242,7 +252,7 @@ def make_split(
         (0.69, True)
     """
     shares = _shares(ratios)
-    _check_request(by, n_blocks, trials)
+    _check_request(by, n_blocks, trials, stratify)
     files = store.files
     chosen = files.chosen(recordings)
     if not chosen:
@@ -256,19 +266,28 @@ def make_split(
         lag=lag,
         support=reach,
         seed=seed,
+        stratify=stratify,
         store=store,
     )
     if by not in ("time", "trial"):
         groups = group_recordings(files, chosen, by)
         counts = group_counts(groups, by, shares)
-        parts = deal_groups(files, groups, sha_order(groups, seed), counts)
+        parts = deal_groups(files, groups, order_groups(files, groups, seed, stratify), counts)
         return made(parts=parts, groups=groups, guard=0.0)
     seconds = _guard(guard, by, window, abs(lag) + 2 * reach)
     groups = join_groups({r: r for r in chosen}, duplicates(files, chosen))
     if by == "time":
         parts = parts_by_time(files, groups, shares, guard=seconds, n_blocks=n_blocks, seed=seed)
     else:
-        parts = parts_by_trial(files, groups, shares, guard=seconds, trials=str(trials), seed=seed)
+        parts = parts_by_trial(
+            files,
+            groups,
+            shares,
+            guard=seconds,
+            trials=str(trials),
+            seed=seed,
+            stratify=stratify,
+        )
     return made(parts=parts, groups=groups, guard=seconds)
 
 
@@ -286,7 +305,7 @@ def make_folds(
     Args:
         store: The store.
         k: Number of folds; None leaves one group out at a time.
-        by: `"subject"`, `"session"` or `"source"`.
+        by: `"subject"`, `"session"`, `"source"` or `"site"`.
         val: Share of the groups outside the test fold that validate.
         seed: Orders the groups.
         recordings: Which recordings; by default all.
@@ -304,7 +323,7 @@ def make_folds(
         >>> sorted(tested) == list(store.recordings)
         True
     """
-    check_choice("by", by, ("session", "subject", "source"))
+    check_choice("by", by, _GROUPS)
     files = store.files
     groups = group_recordings(files, files.chosen(recordings), by)
     k = len(groups) if k is None else k
@@ -344,13 +363,17 @@ def _shares(ratios: Sequence[float]) -> dict[str, float]:
     return dict(zip(_NAMES[len(ratios)], (values / values.sum()).tolist(), strict=True))
 
 
-def _check_request(by: str, n_blocks: int, trials: str | None) -> None:
+def _check_request(by: str, n_blocks: int, trials: str | None, stratify: str | None) -> None:
     check_choice("by", by, _WAYS)
     if n_blocks < 1 or (n_blocks > 1 and by != "time"):
         raise ValueError(f"n_blocks needs to be 1, or more with by='time', got {n_blocks}")
     if (trials is None) == (by == "trial"):
         raise ValueError(
             "by='trial' needs trials, the name of the intervals; the other ways take none"
+        )
+    if stratify is not None and by == "time":
+        raise ValueError(
+            f"stratify={stratify!r} needs trials or groups to share out; by='time' has none"
         )
 
 

@@ -16,9 +16,16 @@ except ImportError as error:
 from numpy.typing import NDArray
 
 from neuros_core import Batch
+from neuros_data._trial_draws import classes_apart, draw_one_each
 from neuros_data.windows import Windows
 
-__all__ = ["RandomWindowSampler", "SequentialWindowSampler", "WindowDataset", "collate"]
+__all__ = [
+    "RandomWindowSampler",
+    "SequentialWindowSampler",
+    "TrialSampler",
+    "WindowDataset",
+    "collate",
+]
 
 
 class WindowDataset(Dataset[Batch[Any]]):
@@ -79,6 +86,25 @@ class WindowDataset(Dataset[Batch[Any]]):
     def _first(self, view: int) -> int:
         return int(self._stops[view]) - len(self.views[view])
 
+    def by_trial(
+        self, trials: str, column: str | None = None
+    ) -> list[tuple[list[NDArray[np.int64]], list[str]]]:
+        """For each recording of every view the windows inside each trial, and their classes.
+
+        Args:
+            trials: Name of the intervals that are the trials.
+            column: Column of the trials that is their class.
+
+        Raises:
+            ValueError: When a recording has no such intervals, or these no such column.
+        """
+        found = []
+        for number, view in enumerate(self.views):
+            for recording_id in view.recordings:
+                inside, classes = view.by_trial(recording_id, trials, column)
+                found.append(([held + self._first(number) for held in inside], classes))
+        return found
+
     def buckets(self) -> list[tuple[str, int, int]]:
         """Recording, first window and one past the last, of every recording of every view."""
         found = []
@@ -131,13 +157,19 @@ def _to_tensor(key: str, value: Any) -> Any:
 
 
 class _WindowSampler(Sampler[list[int]]):
-    """What both samplers share: counting, sharing among processes, and resuming.
+    """What the samplers share: counting, sharing among processes, and resuming.
 
     A new iteration starts the epoch over, unless `load_state_dict` said where to continue.
     """
 
     def __init__(
-        self, dataset: WindowDataset, batch_size: int, *, num_replicas: int, rank: int
+        self,
+        dataset: WindowDataset,
+        batch_size: int,
+        *,
+        num_replicas: int,
+        rank: int,
+        sizes: Sequence[int] | None = None,
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size needs at least 1, got {batch_size}")
@@ -150,7 +182,8 @@ class _WindowSampler(Sampler[list[int]]):
         self._epoch = 0
         self._position = 0
         self._resume = 0
-        n_batches = sum(-(-(high - low) // batch_size) for _, low, high in self._buckets)
+        sizes = [high - low for _, low, high in self._buckets] if sizes is None else sizes
+        n_batches = sum(-(-size // batch_size) for size in sizes)
         # Every process takes the same number of steps; a remainder is left out of this epoch.
         self._length = n_batches // num_replicas
         if self._length == 0:
@@ -303,3 +336,61 @@ class RandomWindowSampler(_WindowSampler):
     ) -> list[NDArray[np.int64]]:
         _, low, high = bucket
         return _chunks(low + rng.permutation(high - low), self.batch_size)
+
+
+class TrialSampler(_WindowSampler):
+    """Batches of one window a trial, drawn anew in every epoch, each batch from one recording.
+
+    A trial's window is any of the data set that lies wholly inside it; trials too short for one
+    are left out. With a stride below the window's length there are several to draw from.
+
+    Args:
+        dataset: The data set.
+        batch_size: Windows per batch; the last batch of a recording may be shorter.
+        trials: Name of the intervals that are the trials.
+        balance: Column of the trials by which the classes of a recording are made equally
+            frequent: trials of the rarer ones come more than once in an epoch.
+        seed: The order depends on the seed and the epoch alone.
+        num_replicas: Processes that share the batches; all of them use the same seed.
+        rank: Number of this process.
+
+    Raises:
+        ValueError: When a recording lacks the intervals or the column, or no window lies inside a
+            trial.
+
+    Examples:
+        >>> import neuros_data
+        >>> view = neuros_data.load_sample().windows(window=2.0, modalities=["fmri"],
+        ...                                          recordings=["fmri_event"])
+        >>> sampler = TrialSampler(WindowDataset(view), 64, "event")
+        >>> sum(len(batch) for batch in sampler) > 0
+        True
+    """
+
+    def __init__(
+        self,
+        dataset: WindowDataset,
+        batch_size: int,
+        trials: str,
+        balance: str | None = None,
+        seed: int = 0,
+        *,
+        num_replicas: int = 1,
+        rank: int = 0,
+    ) -> None:
+        self.seed = seed
+        self._trials = [classes_apart(*found) for found in dataset.by_trial(trials, balance)]
+        sizes = [len(held) * max(map(len, held), default=0) for held in self._trials]
+        if not any(sizes):
+            raise ValueError(
+                f"no window lies inside one of the intervals {trials!r}; make windows shorter or "
+                "their stride smaller"
+            )
+        super().__init__(dataset, batch_size, num_replicas=num_replicas, rank=rank, sizes=sizes)
+
+    def _batches(self) -> list[NDArray[np.int64]]:
+        rng = np.random.default_rng([self.seed, self._epoch])
+        batches = [
+            b for held in self._trials for b in _chunks(draw_one_each(held, rng), self.batch_size)
+        ]
+        return [batches[i] for i in rng.permutation(len(batches))]

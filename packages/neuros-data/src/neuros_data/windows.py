@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from neuros_core import Batch, Species
 from neuros_data._behaviour import BehaviourReader, behaviour_reader, find_behaviour
+from neuros_data._deal import classes_of, trials_of
 from neuros_data._files import HasFiles, StoreFiles, source_of
 from neuros_data._index import WindowIndex, build_index
 from neuros_data._layout import Query, WindowSpec, choose_modalities, clocks_of, plan_queries
@@ -18,6 +19,7 @@ __all__ = ["WindowSpec", "Windows", "view_windows"]
 
 Meta = dict[str, Any]
 _READERS = 128
+_EPS = 1e-9
 
 
 class Windows:
@@ -92,6 +94,39 @@ class Windows:
         """
         parts = self._files.meta(recording_id)["modalities"]
         return {m: _names(parts[m]) for m in self.modalities if m in parts}
+
+    def by_trial(
+        self, recording_id: str, trials: str, column: str | None = None
+    ) -> tuple[list[NDArray[np.int64]], list[str]]:
+        """Windows that lie wholly inside each trial of a recording, and the classes of the trials.
+
+        Args:
+            recording_id: The recording.
+            trials: Name of the intervals that are its trials.
+            column: Column of the trials that is their class; None gives all the class `""`.
+
+        Returns:
+            For each trial the numbers of its windows, of which there may be none; and its class.
+
+        Raises:
+            ValueError: When the recording has no such intervals, or these no such column.
+
+        Examples:
+            >>> import neuros_data
+            >>> view = neuros_data.load_sample().windows(window=2.0, modalities=["fmri"])
+            >>> inside, classes = view.by_trial("fmri_event", "event")
+            >>> len(inside) == len(classes)
+            True
+        """
+        spans = trials_of(self._files, recording_id, trials)
+        classes = [""] * len(spans)
+        if column is not None:
+            classes = classes_of(self._files, recording_id, trials, column)
+        numbers = np.arange(*self.range_of(recording_id), dtype=np.int64)
+        _, start = self._index.locate(numbers)
+        stop = start + self.spec.window
+        inside = [numbers[(start >= a - _EPS) & (stop <= b + _EPS)] for a, b in spans]
+        return inside, classes
 
     def read_batch(self, indices: ArrayLike, *, out: Batch[Any] | None = None) -> Batch[Any]:
         """Read windows in the order given.

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -33,7 +33,8 @@ from neuros_data.preparation import (
     run_download,
     run_prepare,
 )
-from neuros_data.preparation._identity import config_of
+from neuros_data.preparation._dask import run_on_dask
+from neuros_data.preparation._identity import RawFile, config_of
 from neuros_data.preparation._plan import check_room
 from neuros_data.preparation._task import Task, run_pickled, run_task
 from neuros_data.preparation._worker import load, receive, send
@@ -87,32 +88,70 @@ def test_dask_gives_the_bytes_of_the_local_executor_even_when_a_worker_dies(
     assert contents(tmp_path / "dask") == contents(tmp_path / "local")
 
 
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    distributed = pytest.importorskip("distributed")
+    options = {"n_workers": 1, "threads_per_worker": 1, "dashboard_address": None}
+    with distributed.LocalCluster(**options) as started, distributed.Client(started) as client:
+        yield client
+
+
 @pytest.mark.slow  # starts a cluster
 def test_a_scheduler_that_runs_is_joined_by_address_and_by_file_and_left_running(
-    tmp_path: Path, made: Source, contents: Contents
+    tmp_path: Path, made: Source, contents: Contents, cluster: Any
 ) -> None:
-    distributed = pytest.importorskip("distributed")
     visits = tmp_path / "visits"
     source = made(visits=str(visits))
     download(source, root=tmp_path / "local", jobs=1)
     visits.unlink()
     known = tmp_path / "scheduler.json"
-    with (
-        distributed.LocalCluster(
-            n_workers=1, threads_per_worker=1, dashboard_address=None
-        ) as cluster,
-        distributed.Client(cluster) as client,
-    ):
-        client.write_scheduler_file(known)
-        workers = set(client.run(os.getpid).values())
-        for where in (cluster.scheduler_address, str(known)):
-            root = tmp_path / f"joined{len(where)}"
-            report = run_download(source, root=root, jobs=4, executor=f"dask:{where}")
-            assert len(report.prepared) == 6
-            assert contents(root) == contents(tmp_path / "local")
-            assert set(client.run(os.getpid).values()) == workers  # neither ended nor added to
+    cluster.write_scheduler_file(known)
+    workers = set(cluster.run(os.getpid).values())
+    for where in (cluster.scheduler.address, str(known)):
+        root = tmp_path / f"joined{len(where)}"
+        report = run_download(source, root=root, jobs=4, executor=f"dask:{where}")
+        assert len(report.prepared) == 6
+        assert contents(root) == contents(tmp_path / "local")
+        assert set(cluster.run(os.getpid).values()) == workers  # neither ended nor added to
     pids = {int(line.split()[0]) for line in visits.read_text().splitlines()}
     assert pids == workers
+
+
+@pytest.mark.slow  # kills the worker of a cluster and waits for the next
+def test_a_worker_that_dies_with_an_answer_not_yet_fetched_has_its_session_done_again(
+    tmp_path: Path, made: Source, cluster: Any
+) -> None:
+    source = made(visits=str(tmp_path / "visits"))
+    sessions = list_sessions(source, 2)
+    fetched = run_download(source, 2, root=tmp_path / "s", raw_only=True)
+    ledger = json.loads((fetched.store.path / "raw" / "made" / "sessions.json").read_text())
+    tasks = [
+        Task(
+            source,
+            info,
+            fetched.store.path,
+            tuple(RawFile(**f) for f in ledger[info.id]["files"]),
+            "0",
+        )
+        for info in sessions
+    ]
+    outcomes = run_on_dask(tasks, 1, cluster.scheduler.address)
+    first = next(outcomes)
+    while len((tmp_path / "visits").read_text().splitlines()) < 2 or any(
+        cluster.processing().values()
+    ):
+        time.sleep(0.01)
+    (worker,) = cluster.run(os.getpid).items()
+    os.kill(worker[1], signal.SIGKILL)
+    while worker[0] in cluster.run_on_scheduler(_workers):
+        time.sleep(0.01)
+    found = [first, *outcomes]
+    assert [outcome.error for outcome in found] == ["", ""]
+    assert {outcome.id for outcome in found} == {info.id for info in sessions}
+
+
+def _workers(dask_scheduler: Any) -> list[str]:
+    return list(dask_scheduler.workers)
 
 
 @pytest.mark.slow  # starts four worker processes

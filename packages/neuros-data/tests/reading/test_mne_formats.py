@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from neuros_data.reading import read
+from neuros_core import Modality
+from neuros_data.reading import Options, read, read_exact
+from neuros_data.reading._mne_counts import counts_of_gdf
 
 mne = pytest.importorskip("mne")
 
@@ -79,6 +81,52 @@ def test_brainvision_without_types_needs_a_modality(tmp_path: Path) -> None:
     assert recording.modalities["ecog"].channels == ("wire 1",)
     assert recording.modalities["lfp"].channels == ("LFP_2",)
     assert recording.behaviour["annotations"].start.tolist() == [0.5]
+
+
+def test_integers_of_brainvision_and_fif_are_found_again(tmp_path: Path) -> None:
+    path = brainvision(tmp_path, "a", ("wire 1", "wire 2"))
+    header = path.read_text(encoding="utf-8")
+    assert "ecog" not in read_exact(path, Options(modality=Modality.ECOG)).quantize
+    counts = np.random.default_rng(1).integers(-9000, 9000, (N, 2)).astype("<i2")
+    path.write_text(header.replace("IEEE_FLOAT_32", "INT_16").replace(",,1,", ",,0.25,"))
+    path.with_suffix(".eeg").write_bytes(counts.tobytes())
+    lattice = read_exact(path, Options(modality=Modality.ECOG)).quantize["ecog"]
+    np.testing.assert_array_equal(lattice.counts, counts)
+    np.testing.assert_allclose(lattice.scale, 0.25e-6)
+    raw = mne.io.read_raw_fif(raw_fif(tmp_path / "b_raw.fif"), verbose="error")
+    raw.save(tmp_path / "c_raw.fif", fmt="short", verbose="error")
+    found = read_exact(tmp_path / "c_raw.fif")
+    lattice = found.quantize["eeg"]
+    assert lattice.counts.dtype == np.int16
+    np.testing.assert_allclose(
+        lattice.counts * lattice.scale, found.recording.modalities["eeg"].data, atol=1e-15
+    )
+
+
+@pytest.mark.parametrize(("version", "code"), [(b"GDF 2.20", 4275), (b"GDF 1.25", 0)])
+def test_integers_of_gdf_are_found_again(tmp_path: Path, version: bytes, code: int) -> None:
+    n_records, counts = 40, np.random.default_rng(2).integers(-3000, 3000, 400).astype("<i2")
+    path = gdf(tmp_path / "a.gdf", n_records=n_records, version=version)
+    body = bytearray(path.read_bytes())
+    one = version == b"GDF 1.25"
+    body[184:192] = struct.pack("<q", 512) if one else struct.pack("<HHHH", 2, 0, 0, 0)
+    body[244:252] = struct.pack("<II", 1, 20)  # a record lasts 1/20 s
+    body[252:256] = struct.pack("<I", 1)
+    body[256:258] = b"Cz"
+    body[352:360] = b"uV      " if one else bytes(6) + struct.pack("<H", code)
+    body[360:376] = struct.pack("<dd", -3276.8, 3276.7)
+    body[376:392] = struct.pack("<qq" if one else "<dd", -32768, 32767)
+    body[512:] = counts.tobytes() + bytes([1, 200, 0, 0, 0, 0, 0, 0])  # and a table of no events
+    path.write_bytes(body)
+    found = read_exact(path, Options(modality=Modality.EEG))
+    lattice = found.quantize["eeg"]
+    np.testing.assert_array_equal(lattice.counts[:, 0], counts)
+    np.testing.assert_allclose(
+        found.recording.modalities["eeg"].data[:, 0], counts * 1e-7, rtol=1e-6, atol=1e-12
+    )
+    body[376:392] = bytes(16)  # digital limits that are equal say nothing
+    path.write_bytes(body)
+    assert counts_of_gdf(path, np.zeros((400, 1))) is None
 
 
 def test_a_file_that_mne_cannot_read_is_named(tmp_path: Path) -> None:

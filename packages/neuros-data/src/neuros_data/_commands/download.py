@@ -47,6 +47,7 @@ def join_runs(words: Sequence[str]) -> list[str]:
 @click.option("--seed", type=int, default=0, show_default=True, help="Decides which are taken.")
 @click.option("--runs", help="Runs of EEGMMIDB, such as 4 8 12.")
 @click.option("--n-rois", type=int, help="Parcels of fMRI, 100 to 1000.")
+@click.option("--dandiset", help="Number of a data set of DANDI, such as 000728.")
 @click.option("--config", type=click.Path(path_type=Path), help="Settings, TOML or JSON.")
 @click.option("--list", "listing", is_flag=True, help="List the chosen sessions and stop.")
 @click.option("--dry-run", is_flag=True, help="Say what would be fetched and stop.")
@@ -68,6 +69,7 @@ def download_sources(
     n_subjects: int | None,
     runs: str | None,
     n_rois: int | None,
+    dandiset: str | None,
     config: Path | None,
     listing: bool,
     dry_run: bool,
@@ -79,7 +81,7 @@ def download_sources(
     if n is not None and n_subjects is not None:
         raise click.UsageError("--n-subjects and --n-sessions cannot both be given")
     numbers = None if runs is None else tuple(_number(word) for word in names_in(runs))
-    settings = {"runs": numbers, "n_rois": n_rois}
+    settings = {"runs": numbers, "n_rois": n_rois, "dandiset": dandiset}
     found = configure(find_sources(names), config, settings)
     choice = {
         "n": n_subjects if n is None else n,

@@ -13,7 +13,7 @@ from neuros_data.store import open_store
 @click.argument("directory", metavar="STORE", type=click.Path(path_type=Path))
 @click.option(
     "--by",
-    type=click.Choice(["time", "trial", "session", "subject", "source"]),
+    type=click.Choice(["time", "trial", "session", "subject", "source", "site"]),
     default="time",
     show_default=True,
 )
@@ -24,6 +24,9 @@ from neuros_data.store import open_store
 @click.option("--lag", type=float, default=0.0, show_default=True, help="Label lag in seconds.")
 @click.option("--n-blocks", type=int, default=1, show_default=True)
 @click.option("--trials", help="Name of the intervals that are the trials.")
+@click.option(
+    "--stratify", help="What each part gets in proportion: a column of the trials, or a key."
+)
 @click.option("--recording", "recordings", multiple=True, help="Only this one; may be repeated.")
 @click.option("--name", help="Name of the saved split; by default what it is by.")
 @outputs
@@ -38,6 +41,7 @@ def split_store(
     lag: float,
     n_blocks: int,
     trials: str | None,
+    stratify: str | None,
     recordings: tuple[str, ...],
     name: str | None,
     as_json: bool,
@@ -55,6 +59,7 @@ def split_store(
         lag=lag,
         n_blocks=n_blocks,
         trials=trials,
+        stratify=stratify,
         recordings=recordings or None,
     )
     split.save(store, name or by)

@@ -16,6 +16,7 @@ def read_quietly(
     species: str = "human",
     rate: float | None = None,
     atlas: Path | None = None,
+    data: str | None = None,
 ) -> Reading:
     """Read a file as one session; its notes are in the result and are not warned besides.
 
@@ -26,11 +27,12 @@ def read_quietly(
         species: Species of the subject; empty leaves that to the file.
         rate: Rate in Hz that goes before the one in the file.
         atlas: Map of labels for a file of volumes.
+        data: Series to read of a file that holds several.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         return read_exact(
             path,
-            Options(modality=modality, rate=rate, atlas=atlas),
+            Options(modality=modality, rate=rate, atlas=atlas, data=data),
             Identity(session.id, session.subject, session.session, species),
         )

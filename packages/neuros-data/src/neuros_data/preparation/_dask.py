@@ -31,10 +31,12 @@ def run_on_dask(tasks: Sequence[Task], jobs: int, address: str) -> Iterator[Outc
         batches = _batches(tasks, workers)
         futures = {client.submit(_run_batch, batch, pure=False): batch for batch in batches}
         for future in distributed.as_completed(futures):
-            if future.status == "finished":
+            # Results stay with the worker until they are asked for: one that dies after its answer
+            # was announced takes it along. This waits for the work to be done again.
+            error = future.exception()
+            if error is None:
                 yield from future.result()
             else:
-                error = future.exception()
                 for task in futures[future]:
                     yield Outcome.of_error(task.info.id, task.source.name, error)
 

@@ -129,7 +129,8 @@ def _pick(
     given = None if block.valid is None else block.valid[:, chosen]
     lattice = None
     if block.scale is not None and block.offset is not None:
-        lattice = Quantization(block.scale[chosen], block.offset[chosen])
+        counts = block.counts if whole or block.counts is None else block.counts[:, chosen]
+        lattice = Quantization(block.scale[chosen], block.offset[chosen], counts=counts)
     signal = Signal(
         data,
         rate=block.rate,

@@ -35,11 +35,13 @@ def read(
     mask: Any = None,
     repair: bool = False,
 ) -> Recording:
-    r"""Read a recording from a file of any known format, or a folder of ALF files.
+    r"""Read a recording from a file of any known format, or a folder of one.
 
     Formats: EDF, EDF+, BDF, BDF+, GDF, FIF, BrainVision, EEGLAB, NWB 2, NIfTI, CIFTI, CSV and TSV,
-    NPZ, NPY, MAT, HDF5, OpenSignals, ALF. A file named as BIDS names files takes subject, session,
-    channel types, units, electrodes and events from the files beside it.
+    NPZ, NPY, MAT, HDF5, OpenSignals, ALF, and through Neo those of recording systems: Axon,
+    Blackrock, CED, Intan, Micromed, Neuralynx, NeuroScope, Open Ephys, Plexon, SpikeGLX, Spike2,
+    TDT and more, and units sorted with Phy. A file named as BIDS names files takes subject,
+    session, channel types, units, electrodes and events from the files beside it.
 
     Voltages are in volts, times in seconds from the recording's start. Samples that are NaN or
     infinite and channels that never change stay as they are and are marked in `valid`. A clock
@@ -54,7 +56,8 @@ def read(
         session: Which session; by default what the file says, else `"1"`.
         species: Species; by default what the file says, else `"other"`.
         recording_id: Name of the recording; by default from the file's name.
-        data: Name of the array (NPZ, MAT, HDF5) or series (NWB) of samples.
+        data: Name of the array (NPZ, MAT, HDF5), series (NWB) or stream (Neo) of samples; streams
+            of 5 kHz or more are read only when named.
         rate: Sampling rate in Hz, of files without a clock; it overrides one that the file has.
         times: Name of the array or column of time stamps; a name that ends in `_ms` or `_us`
             counts in these.

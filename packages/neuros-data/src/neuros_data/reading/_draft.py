@@ -37,6 +37,7 @@ class Block:
             not say.
         scale: Size of one integer step per channel, None for samples that are no integers.
         offset: Value of the integer 0 per channel.
+        counts: The integers (time, channel) of samples that have a scale.
     """
 
     data: NDArray[Any]
@@ -49,6 +50,7 @@ class Block:
     scale: NDArray[np.float64] | None = None
     offset: NDArray[np.float64] | None = None
     valid: NDArray[np.bool_] | None = None
+    counts: NDArray[Any] | None = None
 
 
 @dataclass(slots=True, eq=False)

@@ -9,6 +9,7 @@ from neuros_data.reading._array_files import read_hdf5, read_mat, read_npy, read
 from neuros_data.reading._draft import Draft, Options
 from neuros_data.reading._edf import read_edf
 from neuros_data.reading._mne import read_brainvision, read_eeglab, read_fif, read_gdf
+from neuros_data.reading._neo import SUFFIXES, read_neo, system_of
 from neuros_data.reading._nifti import read_nifti
 from neuros_data.reading._nwb import read_nwb
 from neuros_data.reading._opensignals import is_opensignals, read_opensignals
@@ -48,6 +49,7 @@ FORMATS = (
     Format("NPY", (".npy",), read_npy, _ARRAYS),
     Format("MAT", (".mat",), read_mat, _ARRAYS),
     Format("HDF5", (".h5", ".hdf5"), read_hdf5, _ARRAYS),
+    Format("electrophysiology", SUFFIXES, read_neo, frozenset({"modality", "data"})),
     Format("OpenSignals", (), read_opensignals, frozenset({"modality"})),
     Format("ALF", (), read_alf, frozenset({"repair"})),
 )
@@ -58,7 +60,8 @@ _PARTNERS = {".eeg": ".vhdr", ".vmrk": ".vhdr", ".fdt": ".set"}
 def known_formats() -> str:
     """Every format with its suffixes, for messages."""
     shown = [f"{f.name} ({', '.join(f.suffixes)})" for f in FORMATS if f.suffixes]
-    return ", ".join([*shown, "OpenSignals (.h5)", "ALF (a folder of object.attribute.npy)"])
+    folders = "folders of ALF, SpikeGLX, Open Ephys, Neuralynx, TDT and Phy"
+    return ", ".join([*shown, "OpenSignals (.h5)", folders])
 
 
 def find_format(path: Path) -> Format:
@@ -71,12 +74,7 @@ def find_format(path: Path) -> Format:
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist")
     if path.is_dir():
-        if is_alf(path):
-            return _named("ALF")
-        raise ValueError(
-            f"{path} is a folder without object.attribute.npy files; pass one of its files, or a "
-            f"folder of ALF. Known formats: {known_formats()}"
-        )
+        return _format_of_folder(path)
     name = path.name.lower()
     for known in FORMATS:
         if name.endswith(known.suffixes):
@@ -88,6 +86,18 @@ def find_format(path: Path) -> Format:
             f"{path.with_suffix(partner).name}; pass that file"
         )
     raise ValueError(f"{path} is of no known format. Known formats: {known_formats()}")
+
+
+def _format_of_folder(path: Path) -> Format:
+    # Sorted spikes that lie beside ALF files are those of ALF.
+    if is_alf(path):
+        return _named("ALF")
+    if system_of(path):
+        return _named("electrophysiology")
+    raise ValueError(
+        f"{path} is a folder without object.attribute.npy files; pass one of its files, or a "
+        f"folder of ALF. Known formats: {known_formats()}"
+    )
 
 
 def _named(name: str) -> Format:

@@ -12,6 +12,7 @@ from neuros_core import Intervals
 from neuros_data._extras import need
 from neuros_data.reading._draft import Block, Draft, Options
 from neuros_data.reading._kinds import kind_of_name, kind_of_type
+from neuros_data.reading._mne_counts import counts_of, counts_of_gdf
 from neuros_data.reading._units import parse_unit
 
 # Bytes of a sample by the type code of GDF 2.
@@ -62,6 +63,7 @@ def _read(
             ) from error
     draft.notes += [str(w.message) for w in heard if w.category is RuntimeWarning]
     types = raw.get_channel_types()
+    counts = counts_of_gdf(path, data.T) if kind == "GDF" else counts_of(raw, data.T)
     draft.blocks = [
         Block(
             data.T,
@@ -69,6 +71,9 @@ def _read(
             [_kind(t, name, typed=typed) for t, name in zip(types, raw.ch_names, strict=True)],
             [_unit(t) for t in types],
             rate=float(raw.info["sfreq"]),
+            scale=None if counts is None else counts.scale,
+            offset=None if counts is None else counts.offset,
+            counts=None if counts is None else counts.values,
         )
     ]
     if len(raw.annotations):

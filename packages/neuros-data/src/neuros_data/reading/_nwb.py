@@ -244,6 +244,7 @@ def _block(name: str, item: Any, kind: str, draft: Draft, options: Options) -> B
         start=clock.start,
         scale=scale * unit.factor if counts else None,
         offset=offset * unit.factor if counts else None,
+        counts=raw if counts else None,
     )
 
 
