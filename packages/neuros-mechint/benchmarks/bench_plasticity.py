@@ -42,11 +42,13 @@ def test_changes_of_a_hundred_by_a_hundred_weights(shortest, report) -> None:
 
     torch.testing.assert_close(ours(), theirs(), rtol=1e-4, atol=1e-4)
 
-    # Theirs takes 60 ms. One call of ours, less than 1 ms, would measure the caches that it leaves.
-    def ours_repeated() -> None:
+    def in_a_row() -> None:
         for _ in range(N_CALLS):
             ours()
 
-    ours_s, theirs_s = shortest(ours_repeated, theirs, rounds=15)
+    alone_s, row_s, theirs_s = shortest(ours, in_a_row, theirs, rounds=15)
     what = f"STDP of {N_UNITS} x {N_UNITS} weights over {N_TIMES} steps"
-    report(what, f"spikingjelly {version('spikingjelly')}", N_CALLS * theirs_s / ours_s, 50)
+    peer = f"spikingjelly {version('spikingjelly')}"
+    missed = "right after the peer's 60 ms a call of 1 ms finds its memory out of the caches"
+    report(f"{what}, one call", peer, theirs_s / alone_s, 50, missed=missed)
+    report(f"{what}, calls in a row", peer, N_CALLS * theirs_s / row_s, 50)

@@ -27,6 +27,7 @@ class MultiScaleBridge(nn.Module):
         TypeError: When either is something else.
 
     Examples:
+        >>> import torch
         >>> bridge = MultiScaleBridge()
         >>> spikes = torch.eye(3, 4000)
         >>> field = bridge.spike_to_lfp(spikes)
