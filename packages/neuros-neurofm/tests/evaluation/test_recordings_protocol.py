@@ -134,13 +134,14 @@ def test_rows_of_cebra_are_added_to_a_finished_task(scripts: Any, tmp_path: Path
     task = protocol.Task("t", "what", lambda folder, seed: rows(protocol, 0.5), cebra)
     file = tmp_path / "t.json"
     run.run_task(task, tmp_path, [0, 1], file)
-    for _ in range(2):
-        run.add_cebra(task, tmp_path, file)
+    # Finished rows are kept unless they are asked for again.
+    for again in (False, False, True):
+        run.add_cebra(task, tmp_path, file, again=again)
     names = [row["model"] for row in json.loads(file.read_text())["rows"]]
     assert names == ["neurofm", "neurofm", "CEBRA 9", "CEBRA 9"]
     assert calls == [0, 1, 0, 1]
     before = file.read_text()
-    run.add_cebra(protocol.Task("t", "what", task.run), tmp_path, file)
+    run.add_cebra(protocol.Task("t", "what", task.run), tmp_path, file, again=True)
     assert file.read_text() == before
 
 
