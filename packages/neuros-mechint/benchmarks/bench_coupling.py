@@ -13,8 +13,8 @@ N_EPOCHS, N_CHANNELS, N_TIME, RATE = 40, 32, 512, 256.0
 WORK = f"coherence, PLV, wPLI, dwPLI, {N_CHANNELS} ch x {N_EPOCHS} epochs x {N_TIME}"
 # The peers transform the signals once for all four measures.
 MISSED = (
-    "1.5 to 2.6 beside mne-connectivity and 15 to 24 beside spectral_connectivity by the load of "
-    "the machine; each of the four calls checks and transforms the signals anew"
+    "each of the four calls checks and transforms the signals anew; 1.5 to 1.7 beside "
+    "mne-connectivity on an idle machine, 8 to 14 beside spectral_connectivity"
 )
 MEASURES = [
     Coherence(sampling_rate=RATE, epochs=True),

@@ -106,7 +106,8 @@ def test_lif_with_gradient(peer, shortest, report) -> None:
     version = f"{name} {importlib.metadata.version(name)}"
     report(f"{WHAT}, eager", version, theirs / ours[0], BARS[name][0])
     if compiler:
-        report(f"{WHAT}, fused", version, theirs / ours[1], BARS[name][1])
+        missed = "4.2 to 5.7, 5.9 to 7.2 and 5.0 to 5.8 in three runs, in the order of the bars"
+        report(f"{WHAT}, fused", version, theirs / ours[1], BARS[name][1], missed=missed)
 
 
 def test_fused_forward_is_near_the_speed_of_memory(shortest, report) -> None:
