@@ -54,10 +54,11 @@ def isolated(session: nox.Session, name: str, *options: str) -> None:
 
 @nox.session
 def wheels(session: nox.Session) -> None:
-    """Build the five wheels into dist/ (`-- --sdist` for a release)."""
+    """Build the five wheels into dist/ (`-- --sdist`: the source distributions as well)."""
     session.install("-c", "constraints.txt", *group("build"))
+    kinds = ["--wheel", *(["--sdist"] if "--sdist" in session.posargs else [])]
     for name in PACKAGES:
-        options = [*(session.posargs or ["--wheel"]), "--no-isolation", "-o", "dist"]
+        options = [*kinds, "--no-isolation", "-o", "dist"]
         session.run("pyproject-build", *options, f"packages/{name}")
 
 
